@@ -1,0 +1,9 @@
+"""Discrete calculus on grids: differentiation schemes, vector operators, quadrature."""
+
+from constraints.calculus.finite_difference import CentralDifference
+from constraints.calculus.quadrature import integral, mean
+from constraints.calculus.scheme import Scheme
+from constraints.calculus.spectral import Spectral
+from constraints.calculus.vector import curl, divergence, gradient, laplacian
+
+__all__ = ["CentralDifference", "Scheme", "Spectral", "curl", "divergence", "gradient", "integral", "laplacian", "mean"]

@@ -1,0 +1,209 @@
+r"""Integrals over space: mass, momentum, kinetic energy.
+
+Each is an integral over the space axes at every physical time, with the quadrature weights of the grid,
+
+$$M = \int\rho\,dV,\qquad P_i = \int u_i\,dV,\qquad E = \int\tfrac12\sum_i u_i^2\,dV,$$
+
+or its mean over the domain (`mean=True`, divided by the volume). The value is given, one for all, one a time, or one for each sample;
+or, on grids with time, it is left out: then the integral keeps its first value, whatever that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from constraints.constraint import Constraint, LinearConstraint, as_target
+from constraints.grid import Grid
+from constraints.linear.map import LinearMap
+from constraints.linear.structured import RowCombination, WeightedSum
+
+Value = float | Sequence[float] | Tensor | None
+
+
+def _components(grid: Grid, components: Sequence[int] | None, channels: int | None, speaker: str) -> tuple[tuple[int, ...], int]:
+    """The channels that take part and the number of all channels."""
+    taken = tuple(range(len(grid.space_axes))) if components is None else tuple(components)
+    total = max(taken) + 1 if channels is None else channels
+    if not taken or len(set(taken)) != len(taken) or min(taken) < 0 or max(taken) >= total:
+        raise ValueError(f"{speaker} expects different channels between 0 and {total - 1}; got {taken}.")
+    return taken, total
+
+
+def _space_weights(grid: Grid, mean: bool) -> Tensor:
+    """Weights of a space integral or mean, broadcast over the grid, (*N)."""
+    weights = grid.weights()
+    return (weights / weights.sum() if mean else weights).expand(grid.shape)
+
+
+def _differences(times: int, blocks: int) -> Tensor:
+    """The matrix of y_t - y_0 for t > 0, for rows ordered (block, time)."""
+    single = torch.cat([-torch.ones(times - 1, 1, dtype=torch.float64), torch.eye(times - 1, dtype=torch.float64)], dim=1)
+    return torch.block_diag(*[single] * blocks)
+
+
+def _check_conserved(grid: Grid, speaker: str) -> None:
+    if not (grid.has_time and grid.axes[0].points > 1):
+        raise ValueError(f"{speaker} expects a value: without a time axis there is nothing it could be conserved along.")
+
+
+class _Integral(LinearConstraint):
+    """A linear law on space integrals of some channels; rows are (component, time)."""
+
+    def __init__(self, grid: Grid, components: tuple[int, ...], channels: int, value: Value, mean: bool, speaker: str) -> None:
+        integrals = WeightedSum(_space_weights(grid, mean).expand(channels, *grid.shape).clone(), grid.space_dims)
+        times = integrals.rows // channels
+        if value is None:
+            _check_conserved(grid, speaker)
+        eye = torch.eye(integrals.rows, dtype=torch.float64).reshape(channels, times, integrals.rows)
+        rows = eye[list(components)].flatten(0, 1)
+        matrix = rows if value is not None else _differences(times, len(components)) @ rows
+        operator = integrals if value is not None and len(components) == channels else RowCombination(matrix, integrals)
+        target = torch.zeros(operator.rows, dtype=torch.float64) if value is None else as_target(value, operator.rows, speaker)
+        super().__init__(operator, target)
+        self.name = f"{speaker.lower()} (conserved)" if value is None else speaker.lower()
+        self.unit = "unit of the field" if mean else "unit of the field times volume"
+
+
+class Mass(_Integral):
+    r"""The integral of one channel, $\int\rho\,dV$, at every time.
+
+    Arguments:
+        grid: the grid of the fields.
+        value: the mass; rows are times. Left out: the mass of the first time, conserved.
+        component: channel that is integrated.
+        channels: number of channels of the fields; `component + 1` by default.
+        mean: divide by the volume.
+
+    Raises:
+        ValueError: no value and no time axis, or a value of the wrong shape.
+
+    Example:
+        >>> from constraints import Axis, project
+        >>> grid = Grid(Axis("x", 4, periodic=True))
+        >>> project(Mass(grid, 1.0), torch.zeros(1, 1, 4)).u.tolist()
+        [[[1.0, 1.0, 1.0, 1.0]]]
+    """
+
+    def __init__(self, grid: Grid, value: Value = None, *, component: int = 0, channels: int | None = None, mean: bool = False) -> None:
+        taken, total = _components(grid, (component,), channels, "Mass")
+        super().__init__(grid, taken, total, value, mean, "Mass")
+
+
+class Momentum(_Integral):
+    r"""The integrals of the components of a vector, $\int u_i\,dV$, at every time.
+
+    Arguments:
+        grid: the grid of the fields.
+        value: rows are (component, time). Left out: that of the first time, conserved.
+        components: channels of the vector; the first d by default.
+        channels: number of channels of the fields.
+        mean: divide by the volume.
+
+    Raises:
+        ValueError: no value and no time axis, or a value of the wrong shape.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        value: Value = None,
+        *,
+        components: Sequence[int] | None = None,
+        channels: int | None = None,
+        mean: bool = False,
+    ) -> None:
+        taken, total = _components(grid, components, channels, "Momentum")
+        super().__init__(grid, taken, total, value, mean, "Momentum")
+
+
+class Energy(Constraint):
+    r"""Kinetic energy, $\int\frac12\sum_i u_i^2\,dV$, at every time: a sphere for each, curved.
+
+    On equal weights the nearest field in an affine set of other laws is on the ray from that set's point nearest to zero energy, which
+    `retract` gives in closed form.
+
+    Arguments:
+        grid: the grid of the fields.
+        value: the energy, not negative; rows are times. Left out: that of the first time, conserved.
+        components: channels of the velocity; the first d by default.
+        channels: number of channels of the fields.
+        mean: divide by the volume.
+
+    Raises:
+        ValueError: a negative value, no value and no time axis, or a value of the wrong shape.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        value: Value = None,
+        *,
+        components: Sequence[int] | None = None,
+        channels: int | None = None,
+        mean: bool = False,
+    ) -> None:
+        super().__init__()
+        taken, total = _components(grid, components, channels, "Energy")
+        self.shape = (total, *grid.shape)
+        weights = torch.zeros(self.shape, dtype=torch.float64)
+        weights[list(taken)] = _space_weights(grid, mean)
+        self.register_buffer("weights", weights)
+        self.dims = (-len(grid.axes) - 1, *grid.space_dims)
+        self.times = grid.axes[0].points if grid.has_time else 1
+        self.conserved = value is None
+        if value is None:
+            _check_conserved(grid, "Energy")
+            target = torch.zeros(self.times - 1, dtype=torch.float64)
+        else:
+            target = as_target(value, self.times, "Energy")
+            if (target < 0).any():
+                raise ValueError(f"Energy expects values that are not negative; got {target.min().item():g}.")
+        self.register_buffer("target", target)
+        self.name = "energy (conserved)" if value is None else "energy"
+        self.unit = "unit of the field squared" if mean else "unit of the field squared times volume"
+
+    weights: Tensor
+    target: Tensor
+
+    def energy(self, u: Tensor) -> Tensor:
+        """Energy at each time, (B, T)."""
+        weights = self.weights.to(u)
+        if self.times == 1:
+            return torch.linalg.vecdot(u.flatten(1), (weights * u).flatten(1))[:, None] / 2
+        return (weights * u.square()).sum(self.dims).reshape(u.shape[0], self.times) / 2
+
+    def residual(self, u: Tensor) -> Tensor:
+        energy = self.energy(u)
+        return (energy[:, 1:] - energy[:, :1] if self.conserved else energy) - self.target.to(u)
+
+    def scale(self, u: Tensor) -> Tensor:
+        energy = self.energy(u)
+        terms = energy[:, 1:] + energy[:, :1] if self.conserved else energy
+        return terms + self.target.to(u).abs()
+
+    def jacobian(self, u: Tensor) -> LinearMap:
+        rows = WeightedSum(self.weights.to(u) * u, self.dims, batched=True)
+        return RowCombination(_differences(self.times, 1).to(u), rows) if self.conserved else rows
+
+    def curvature(self, u: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
+        rows = multiplier @ _differences(self.times, 1).to(u) if self.conserved else multiplier
+        return self._spread(rows) * self.weights.to(u) * direction
+
+    def retract(self, u: Tensor, centre: Tensor) -> Tensor:
+        r"""The point $c + s(u - c)$ of each time's ray with the energy asked for, where there is one."""
+        if self.conserved:
+            return u
+        offset = u - centre
+        quadratic, constant = self.energy(offset), self.energy(centre) - self.target.to(u)
+        linear = (self.energy(u) - self.energy(centre) - quadratic) / 2
+        root = (linear.square() - quadratic * constant).clamp_min(0).sqrt()
+        s = torch.where(quadratic > 0, (root - linear) / torch.where(quadratic > 0, quadratic, 1.0), 1.0)
+        return centre + self._spread(s) * offset
+
+    def _spread(self, rows: Tensor) -> Tensor:
+        """One value for each sample and time, (B, T), shaped so that it multiplies fields."""
+        kept = [n if d not in self.dims else 1 for d, n in zip(range(-len(self.shape), 0), self.shape, strict=True)]
+        return rows.reshape(-1, *kept)

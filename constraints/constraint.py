@@ -1,0 +1,280 @@
+r"""Laws as sets of fields, $\{u : h(u) = 0\}$.
+
+A law says what must vanish, how that changes, and how large the terms are that cancel. A linear one, $h(u) = Au - b$, has an operator
+that knows its own structure; a curved one has a Jacobian at each field and a curvature. Laws hold together by `Intersection`.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from constraints.linear.map import Linearised, LinearMap
+from constraints.linear.stacked import Stacked
+from constraints.units import Units
+
+
+class Constraint(nn.Module, ABC):
+    """A law on fields (B, C, *N).
+
+    Attributes:
+        name: what the law is called, with what distinguishes it (scheme, channels).
+        unit: unit of its residual, in words of the fields and axes.
+    """
+
+    name: str = "constraint"
+    unit: str = "1"
+
+    @abstractmethod
+    def residual(self, u: Tensor) -> Tensor:
+        """What must vanish: (B, C, *N) to (B, m)."""
+
+    def jacobian(self, u: Tensor) -> LinearMap:
+        """The derivative of the residual at u; automatic unless the law knows better."""
+        return Linearised(self.residual, u)
+
+    def scale(self, u: Tensor) -> Tensor:
+        """Natural magnitude of the residual, (B, m) or (B, 1): that of the terms that cancel where the law holds.
+
+        Tolerances are fractions of it.
+        """
+        return u.new_ones(u.shape[0], 1)
+
+    def measure(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Residual and scale, for laws that get both from one evaluation."""
+        return self.residual(u), self.scale(u)
+
+    def curvature(self, u: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
+        r"""$\sum_i \lambda_i \nabla^2 h_i(u)\,z$, (B, C, *N); automatic unless the law knows better."""
+
+        def gradient(v: Tensor) -> Tensor:
+            pulled: Tensor = torch.func.vjp(self.residual, v)[1](multiplier)[0]
+            return pulled
+
+        curved: Tensor = torch.func.jvp(gradient, (u,), (direction,))[1]
+        return curved
+
+    def retract(self, u: Tensor, centre: Tensor) -> Tensor:
+        r"""A guess of the nearest lawful field on the ray from `centre` through u; u itself unless the law has a closed form.
+
+        Only the starting point of an iteration that certifies its result: where the guess is exact, no iteration follows.
+        """
+        return u
+
+    def leaves(self) -> list[Constraint]:
+        """The laws this one is made of, in the order of its rows."""
+        return [self]
+
+    def take(self, index: slice) -> Constraint:
+        """The law of some samples of a batch: per-sample targets (B, m) are cut, all else is shared."""
+        target = self._buffers.get("target")
+        if target is None or target.ndim != 2 or target.shape[0] == 1:
+            return self
+        part = copy.copy(self)
+        part._buffers = {**self._buffers, "target": target[index]}
+        part.__dict__.pop("_projection_system", None)
+        return part
+
+
+class LinearConstraint(Constraint):
+    """A law $A u = b$.
+
+    Attributes:
+        operator: $A$.
+        target: $b$, (m,) or (B, m), one for all samples or one for each.
+    """
+
+    operator: LinearMap
+    target: Tensor
+
+    def __init__(self, operator: LinearMap, target: Tensor) -> None:
+        super().__init__()
+        self.operator = operator
+        self.register_buffer("target", target)
+
+    def residual(self, u: Tensor) -> Tensor:
+        return self.operator(u) - self.target.to(u)
+
+    def jacobian(self, u: Tensor) -> LinearMap:
+        return self.operator
+
+    def scale(self, u: Tensor) -> Tensor:
+        return self.measure(u)[1]
+
+    def measure(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        rows, magnitude = self.operator.measure(u)
+        target = self.target.to(u)
+        return rows - target, torch.maximum(magnitude, target.abs().expand(u.shape[0], -1).amax(1, keepdim=True))
+
+
+class FunctionConstraint(Constraint):
+    """Any differentiable residual as a law.
+
+    Arguments:
+        residual: (B, C, *N) to (B, m), each row of a sample a function of that sample alone.
+        scale: natural magnitude of the residual, by which tolerances are measured.
+        name: what to call it.
+        unit: unit of the residual.
+
+    Example:
+        >>> law = FunctionConstraint(lambda u: u.square().flatten(1).sum(1, keepdim=True) - 1)
+        >>> from constraints import project
+        >>> project(law, torch.tensor([[[3.0, 4.0]]])).u
+        tensor([[[0.6000, 0.8000]]])
+    """
+
+    def __init__(self, residual: Callable[[Tensor], Tensor], *, scale: float = 1.0, name: str = "function", unit: str = "1") -> None:
+        super().__init__()
+        if not scale > 0:
+            raise ValueError(f"FunctionConstraint expects a positive scale; got {scale}.")
+        self._residual, self._scale = residual, scale
+        self.name, self.unit = name, unit
+
+    def residual(self, u: Tensor) -> Tensor:
+        value = self._residual(u)
+        if value.ndim != 2 or value.shape[0] != u.shape[0]:
+            raise ValueError(
+                f"FunctionConstraint expects a residual of shape (B, m) with B = {u.shape[0]}; the function gave {tuple(value.shape)}. "
+                "Flatten it: h.flatten(1)."
+            )
+        return value
+
+    def scale(self, u: Tensor) -> Tensor:
+        return u.new_full((u.shape[0], 1), self._scale)
+
+
+class Intersection(Constraint):
+    """Several laws at once.
+
+    They are projected on jointly: projecting in turn, the second would break the first. Laws may repeat each other in part.
+
+    Arguments:
+        constraints: the laws; at least one.
+    """
+
+    def __init__(self, *constraints: Constraint) -> None:
+        super().__init__()
+        if not constraints:
+            raise ValueError("Intersection expects at least one law.")
+        self.constraints = nn.ModuleList(constraints)
+        self.name = " + ".join(constraint.name for constraint in constraints)
+
+    def take(self, index: slice) -> Constraint:
+        return Intersection(*(leaf.take(index) for leaf in self.leaves()))
+
+    def leaves(self) -> list[Constraint]:
+        return [leaf for constraint in self.constraints if isinstance(constraint, Constraint) for leaf in constraint.leaves()]
+
+    def residual(self, u: Tensor) -> Tensor:
+        return torch.cat([leaf.residual(u) for leaf in self.leaves()], dim=1)
+
+    def jacobian(self, u: Tensor) -> LinearMap:
+        return Stacked([leaf.jacobian(u) for leaf in self.leaves()])
+
+    def scale(self, u: Tensor) -> Tensor:
+        return torch.cat([scaled(leaf, u) for leaf in self.leaves()], dim=1)
+
+
+def scaled(leaf: Constraint, u: Tensor) -> Tensor:
+    """A law's scale with one entry a row, (B, m)."""
+    scale = leaf.scale(u)
+    return scale if scale.shape[1] > 1 else scale.expand(u.shape[0], leaf.residual(u).shape[1])
+
+
+def rescaled(constraint: Constraint, units: Units) -> Constraint:
+    """A physical law on normalised fields: it holds for x where `constraint` holds for `units.physical(x)`.
+
+    The only bridge between the two. Linear laws stay linear and keep their structure; residuals, scales and multipliers stay physical.
+
+    Arguments:
+        constraint: the law of physical fields.
+        units: the map between physical and normalised fields.
+    """
+    leaves = [
+        _RescaledLinear(leaf, units) if isinstance(leaf, LinearConstraint) else _Rescaled(leaf, units) for leaf in constraint.leaves()
+    ]
+    return leaves[0] if len(leaves) == 1 else Intersection(*leaves)
+
+
+class _Rescaled(Constraint):
+    """A curved law on normalised fields."""
+
+    def __init__(self, constraint: Constraint, units: Units) -> None:
+        super().__init__()
+        self.inner, self.units = constraint, units
+        self.name, self.unit = constraint.name, constraint.unit
+
+    def take(self, index: slice) -> Constraint:
+        return _Rescaled(self.inner.take(index), self.units)
+
+    def residual(self, u: Tensor) -> Tensor:
+        return self.inner.residual(self.units.physical(u))
+
+    def jacobian(self, u: Tensor) -> LinearMap:
+        return self.inner.jacobian(self.units.physical(u)).weighted(_shaped(self.units.scale, u.ndim - 2).to(u))
+
+    def scale(self, u: Tensor) -> Tensor:
+        return self.inner.scale(self.units.physical(u))
+
+    def curvature(self, u: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
+        factor = _shaped(self.units.scale, u.ndim - 2).to(u)
+        return factor * self.inner.curvature(self.units.physical(u), multiplier, factor * direction)
+
+    def retract(self, u: Tensor, centre: Tensor) -> Tensor:
+        return self.units.normalise(self.inner.retract(self.units.physical(u), self.units.physical(centre)))
+
+
+class _RescaledLinear(LinearConstraint):
+    """A linear law on normalised fields: A (a + s x) = b becomes (A s) x = b - A a."""
+
+    def __init__(self, constraint: LinearConstraint, units: Units) -> None:
+        dims = len(constraint.operator.shape) - 1
+        shift = _shaped(units.shift, dims).expand(1, *constraint.operator.shape)
+        offset = constraint.operator(shift)
+        target = constraint.target.to(torch.float64) - (offset[0] if constraint.target.ndim == 1 else offset)
+        super().__init__(constraint.operator.weighted(_shaped(units.scale, dims)), target)
+        self.inner, self.units = constraint, units
+        self.name, self.unit = constraint.name, constraint.unit
+
+    def take(self, index: slice) -> Constraint:
+        part = self.inner.take(index)
+        assert isinstance(part, LinearConstraint)
+        return _RescaledLinear(part, self.units)
+
+    def measure(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        return self.inner.measure(self.units.physical(u))
+
+
+def _shaped(values: Tensor, dims: int) -> Tensor:
+    """One value a channel, (C,), shaped like one field with that many axes."""
+    return values.reshape(-1, *(1,) * dims)
+
+
+def as_target(value: float | Sequence[float] | Tensor, rows: int, speaker: str) -> Tensor:
+    """A target (m,) or (B, m) from what a user may give for a law of m rows.
+
+    A number is the target of every row; (m,) one for each row; (B, 1) and (B, m) one for each sample; and (B,) one for each sample of a
+    law of one row.
+
+    Raises:
+        ValueError: no such shape, or values that are not finite.
+    """
+    target = torch.as_tensor(value, dtype=torch.float64) if not isinstance(value, Tensor) else value.to(torch.float64)
+    if not torch.isfinite(target).all():
+        raise ValueError(f"{speaker} expects finite values; got NaN or Inf.")
+    if target.ndim == 0:
+        return target.expand(rows).clone() if not target.requires_grad else target.expand(rows)
+    if target.ndim == 1 and rows == 1:
+        return target[:, None]
+    if target.ndim == 1 and target.shape[0] == rows:
+        return target
+    if target.ndim == 2 and target.shape[1] in (1, rows):
+        return target.expand(-1, rows)
+    raise ValueError(
+        f"{speaker} has {rows} row{'s' if rows > 1 else ''} and expects a number, ({rows},) or one for each sample, (B, {rows}); "
+        f"got shape {tuple(target.shape)}."
+    )

@@ -1,0 +1,236 @@
+r"""Several linear maps at once, solved block by block with the structure of each.
+
+Let $P_i$ project orthogonally onto $\ker A_1\cap\dots\cap\ker A_i$. A field that obeys the first $i-1$ blocks is corrected for block
+$i$ along $P_{i-1}A_i^\top\mu$, which leaves the earlier ones alone,
+
+$$A_i P_{i-1} A_i^\top\,\mu = A_i u - b_i,$$
+
+and after the last block the field is the nearest one that obeys all: block Gram-Schmidt. Each reduced Gram matrix is solved in the
+cheapest exact way:
+
+* values given outright (`Selection`) are eliminated: the other blocks keep their rows on the remaining unknowns, $A_i D$;
+* a block orthogonal to all earlier ones (found by applying them to it) uses its own solve;
+* a block of few rows is bordered: $P_{i-1}A_i^\top$ and the small matrix are formed once;
+* any other block takes conjugate gradients, preconditioned by its own solve.
+
+Redundant rows appear as null rows of a reduced Gram matrix and get no multiplier; contradictory ones leave a residual.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from constraints.linear.map import LinearMap
+from constraints.linear.solve import conjugate_gradients, pseudo_inverse
+from constraints.linear.structured import Selection
+
+BORDER_ROWS = 64
+"""Blocks of at most this many rows are bordered: their fields $P A^\\top$ are kept."""
+
+_REDUNDANT = 1e-11
+"""Share of a row outside the span of earlier blocks below which it counts as redundant: round-off of a transform."""
+
+_ORTHOGONAL = 1e-11
+"""Cosine below which two blocks count as orthogonal: round-off of a transform, far below any true coupling."""
+
+
+class Stacked(LinearMap):
+    """Rows of several maps, one after the other.
+
+    Arguments:
+        maps: the blocks, all of one field shape. At least one.
+    """
+
+    def __init__(self, maps: Sequence[LinearMap]) -> None:
+        super().__init__()
+        self.maps = nn.ModuleList(maps)
+        self.shape = maps[0].shape
+        self.sizes = [block.rows for block in maps]
+        self.rows = sum(self.sizes)
+        self._elimination: _Elimination | None = None
+
+    def _blocks(self) -> list[LinearMap]:
+        return [block for block in self.maps if isinstance(block, LinearMap)]
+
+    def forward(self, u: Tensor) -> Tensor:
+        return torch.cat([block(u) for block in self._blocks()], dim=1)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        parts = [block.adjoint(part) for block, part in zip(self._blocks(), y.split(self.sizes, dim=1), strict=True)]
+        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+
+    def scale(self, u: Tensor) -> Tensor:
+        parts = [block.scale(u).expand(u.shape[0], block.rows) for block in self._blocks()]
+        return torch.cat(parts, dim=1)
+
+    def weighted(self, diagonal: Tensor) -> LinearMap:
+        return Stacked([block.weighted(diagonal) for block in self._blocks()])
+
+    def solve_gram(self, r: Tensor) -> Tensor:
+        return self.nearest(r.new_zeros(r.shape[0], *self.shape), -r)[1]
+
+    def nearest(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if self._elimination is None:
+            self._elimination = _Elimination(self._blocks())
+        targets: list[Tensor | None] = [None] * len(self.sizes)
+        if target is not None:
+            targets = list(target.expand(u.shape[0], self.rows).split(self.sizes, dim=1))
+        return self._elimination.solve(u, targets)
+
+
+class _Elimination:
+    """The blocks in the order of elimination, each with the way its reduced Gram matrix is solved."""
+
+    def __init__(self, blocks: Sequence[LinearMap]) -> None:
+        self.blocks = blocks
+        selections = [i for i, block in enumerate(blocks) if isinstance(block, Selection)]
+        self.fixed = selections[0] if selections else None
+        self.free: Tensor | None = None
+        if self.fixed is not None:
+            first = blocks[self.fixed]
+            taken = first.adjoint(torch.ones(1, first.rows, dtype=torch.float64, device=_device(first)))[0]
+            self.free = (taken == 0).to(torch.float64)
+        rest = sorted((i for i in range(len(blocks)) if i != self.fixed), key=lambda i: -blocks[i].rows)
+        self.stages: list[_Stage] = []
+        for i in rest:
+            reduced = blocks[i] if self.free is None else blocks[i].weighted(self.free)
+            self.stages.append(_stage(i, reduced, list(self.stages)))
+
+    def solve(self, u: Tensor, targets: list[Tensor | None]) -> tuple[Tensor, Tensor]:
+        """The nearest field to u with A_i v = targets[i], zero where None, and all multipliers (B, m)."""
+        multipliers: Multipliers = {}
+        if self.fixed is None:
+            v = u
+        else:
+            selection = self.blocks[self.fixed]
+            v, _ = selection.nearest(u, targets[self.fixed])
+            assert self.free is not None
+            held = None if targets[self.fixed] is None else v * (1 - self.free.to(v))
+            targets = [self._remaining(i, b, held) for i, b in enumerate(targets)]
+        for stage in self.stages:
+            v = stage.eliminate(v, targets[stage.index], multipliers)
+        if self.fixed is not None:
+            moved = u - v
+            for stage in self.stages:
+                moved = moved - self.blocks[stage.index].adjoint(multipliers[stage.index])
+            multipliers[self.fixed] = selection.solve_gram(selection(moved))
+        return v, torch.cat([multipliers[i] for i in range(len(self.blocks))], dim=1)
+
+    def _remaining(self, index: int, target: Tensor | None, held: Tensor | None) -> Tensor | None:
+        """What a block still has to reach on the free unknowns."""
+        if held is None or index == self.fixed:
+            return target
+        rows = self.blocks[index](held)
+        return -rows if target is None else target - rows
+
+
+Multipliers = dict[int, Tensor]
+"""Multipliers collected so far, by the position of their block."""
+
+
+def _add(multipliers: Multipliers, index: int, more: Tensor) -> None:
+    multipliers[index] = multipliers[index] + more if index in multipliers else more
+
+
+class _Stage(ABC):
+    """One block after elimination of the earlier ones."""
+
+    def __init__(self, index: int, block: LinearMap) -> None:
+        self.index, self.block = index, block
+
+    @abstractmethod
+    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers) -> Tensor:
+        """Correct a field for this block within the kernel of the earlier ones, and add to everyone's multipliers."""
+
+
+class _Independent(_Stage):
+    """A block orthogonal to all earlier ones."""
+
+    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers) -> Tensor:
+        v, multiplier = self.block.nearest(u, target)
+        _add(multipliers, self.index, multiplier)
+        return v
+
+
+class _Coupled(_Stage):
+    """A block that shares directions with earlier ones."""
+
+    def __init__(self, index: int, block: LinearMap, earlier: Sequence[_Stage]) -> None:
+        super().__init__(index, block)
+        self.earlier = earlier
+
+    def kernel(self, z: Tensor) -> tuple[Tensor, Multipliers]:
+        """P z for the projector onto the kernel of the earlier blocks, and the multipliers it takes."""
+        taken: Multipliers = {}
+        for stage in self.earlier:
+            z = stage.eliminate(z, None, taken)
+        return z, taken
+
+    def residual(self, u: Tensor, target: Tensor | None) -> Tensor:
+        rows = self.block(u)
+        return rows if target is None else rows - target
+
+
+class _Bordered(_Coupled):
+    """Few rows: the fields P Aᵀ, the multipliers they take and the inverse of A P Aᵀ are formed once, in double precision."""
+
+    def __init__(self, index: int, block: LinearMap, earlier: Sequence[_Stage]) -> None:
+        super().__init__(index, block, earlier)
+        rows = block.adjoint(torch.eye(block.rows, dtype=torch.float64, device=_device(block)))
+        self.fields, self.taken = self.kernel(rows)
+        full, reduced = block(rows).diagonal(), block(self.fields)
+        redundant = reduced.diagonal() <= _REDUNDANT * full
+        self.inverse = pseudo_inverse(reduced.masked_fill(redundant[:, None] | redundant[None, :], 0.0))
+
+    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers) -> Tensor:
+        multiplier = self.residual(u, target) @ self.inverse.to(u)
+        for index, taken in self.taken.items():
+            _add(multipliers, index, -multiplier @ taken.to(u))
+        _add(multipliers, self.index, multiplier)
+        return u - (multiplier @ self.fields.to(u).flatten(1)).reshape(u.shape)
+
+
+class _Iterative(_Coupled):
+    """Many coupled rows: conjugate gradients on A P Aᵀ."""
+
+    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers) -> Tensor:
+        multiplier = conjugate_gradients(
+            lambda y: self.block(self.kernel(self.block.adjoint(y))[0]),
+            self.residual(u, target),
+            preconditioner=self.block.solve_gram,
+            max_iterations=1000,
+        )
+        correction, taken = self.kernel(self.block.adjoint(multiplier))
+        for index, part in taken.items():
+            _add(multipliers, index, -part)
+        _add(multipliers, self.index, multiplier)
+        return u - correction
+
+
+def _stage(index: int, block: LinearMap, earlier: Sequence[_Stage]) -> _Stage:
+    """The cheapest exact way to eliminate a block after others."""
+    if all(_orthogonal(stage.block, block) for stage in earlier):
+        return _Independent(index, block)
+    if block.rows <= BORDER_ROWS:
+        return _Bordered(index, block, earlier)
+    return _Iterative(index, block, earlier)
+
+
+def _orthogonal(a: LinearMap, b: LinearMap) -> bool:
+    """Whether A Bᵀ = 0, seen on a few random right-hand sides: a non-zero map hides from a Gaussian with probability zero."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randn(2, b.rows, generator=generator, dtype=torch.float64).to(_device(b))
+    z = b.adjoint(y)
+    coupling = a(z)
+    w = torch.randn(2, a.rows, generator=generator, dtype=torch.float64).to(_device(a))
+    size = a.adjoint(w).flatten(1).norm() / w.norm() * a.rows**0.5
+    return bool(coupling.norm() <= _ORTHOGONAL * size * z.flatten(1).norm())
+
+
+def _device(module: nn.Module) -> torch.device:
+    """The device of a module's buffers, the CPU if it has none."""
+    return next((buffer.device for buffer in module.buffers()), torch.device("cpu"))

@@ -1,0 +1,276 @@
+r"""Maps whose Gram matrix has a known inverse.
+
+| map | Gram matrix | solve |
+|---|---|---|
+| `Selection` | identity, or a diagonal | division |
+| `WeightedSum` | diagonal, since rows have disjoint support | division |
+| `RowCombination` | $R\,\mathrm{diag}(g)\,R^\top$, small | pseudo-inverse, once |
+| `FourierSymbol` | diagonal in Fourier space | two transforms |
+
+Each stays in its class under a diagonal weight, as far as the weight respects the structure.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from constraints.linear.map import LinearMap
+from constraints.linear.solve import pseudo_inverse
+
+
+def _divide(r: Tensor, gram: Tensor) -> Tensor:
+    """r / gram, and zero where a row of the map is zero."""
+    return torch.where(gram > 0, r / torch.where(gram > 0, gram, 1.0), 0.0)
+
+
+class Selection(LinearMap):
+    """The values of a field at chosen places.
+
+    Arguments:
+        mask: which values, boolean, (C, *N).
+        weights: factor of each chosen value, (m,); ones by default.
+    """
+
+    index: Tensor
+    weights: Tensor
+
+    def __init__(self, mask: Tensor, weights: Tensor | None = None) -> None:
+        super().__init__()
+        index = mask.flatten().nonzero()[:, 0]
+        self.shape, self.rows = tuple(mask.shape), len(index)
+        self.register_buffer("index", index)
+        self.register_buffer("weights", torch.ones(self.rows, dtype=torch.float64) if weights is None else weights)
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.weights.to(u) * u.flatten(1).index_select(1, self.index)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        flat = y.new_zeros(y.shape[0], math.prod(self.shape))
+        return flat.index_copy(1, self.index, self.weights.to(y) * y).reshape(-1, *self.shape)
+
+    def solve_gram(self, r: Tensor) -> Tensor:
+        return _divide(r, self.weights.to(r) ** 2)
+
+    def weighted(self, diagonal: Tensor) -> LinearMap:
+        chosen = diagonal.expand(self.shape).flatten()[self.index]
+        mask = torch.zeros(math.prod(self.shape), dtype=torch.bool, device=self.index.device)
+        mask[self.index] = True
+        return Selection(mask.reshape(self.shape), self.weights * chosen.to(self.weights))
+
+    def scale(self, u: Tensor) -> Tensor:
+        return self(u).abs()
+
+
+class WeightedSum(LinearMap):
+    r"""Weighted sums over some dimensions, one at each point of the others: $y_j = \sum_{i\in j} w_i u_i$.
+
+    Arguments:
+        weights: $w$, (C, *N), or (B, C, *N) if each sample has its own.
+        dims: dimensions summed over, counted from the end; the channel dimension may be one of them.
+    """
+
+    weights: Tensor
+
+    def __init__(self, weights: Tensor, dims: tuple[int, ...], *, batched: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("weights", weights)
+        self.shape = tuple(weights.shape[1:] if batched else weights.shape)
+        self.dims, self.batched = dims, batched
+        kept = [n for d, n in zip(range(-len(self.shape), 0), self.shape, strict=True) if d not in dims]
+        self.rows = math.prod(kept)
+        self._kept_shape = tuple(1 if d in dims else n for d, n in zip(range(-len(self.shape), 0), self.shape, strict=True))
+
+    def forward(self, u: Tensor) -> Tensor:
+        return (self.weights.to(u) * u).sum(self.dims).flatten(1) if self.rows > 1 else self._dot(u)
+
+    def _dot(self, u: Tensor) -> Tensor:
+        """One row: an inner product, without a temporary of the size of the field."""
+        w = self.weights.to(u).reshape(-1, math.prod(self.shape))
+        flat = u.reshape(u.shape[0], -1)
+        return torch.linalg.vecdot(flat, w)[:, None] if self.batched else (flat @ w[0])[:, None]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.weights.to(y) * y.reshape(-1, *self._kept_shape)
+
+    def gram_diagonal(self, like: Tensor) -> Tensor:
+        """Diagonal of the Gram matrix, (1, m) or (B, m)."""
+        return (self.weights.to(like) ** 2).sum(self.dims).reshape(-1, self.rows)
+
+    def solve_gram(self, r: Tensor) -> Tensor:
+        return _divide(r, self.gram_diagonal(r))
+
+    def weighted(self, diagonal: Tensor) -> LinearMap:
+        return WeightedSum(self.weights * diagonal.to(self.weights), self.dims, batched=self.batched)
+
+    def scale(self, u: Tensor) -> Tensor:
+        return (self.weights.to(u) * u).abs().sum(self.dims).flatten(1) if self.rows > 1 else self._norms(u)
+
+    def _norms(self, u: Tensor) -> Tensor:
+        return (self.weights.to(u) * u).abs().flatten(1).sum(1, keepdim=True)
+
+
+class RowCombination(LinearMap):
+    r"""Linear combinations $R A$ of the rows of a weighted sum, such as their differences in time.
+
+    Arguments:
+        matrix: $R$, (m, m').
+        inner: $A$.
+    """
+
+    matrix: Tensor
+
+    def __init__(self, matrix: Tensor, inner: WeightedSum) -> None:
+        super().__init__()
+        self.register_buffer("matrix", matrix)
+        self.inner = inner
+        self.shape, self.rows = inner.shape, int(matrix.shape[0])
+        self._inverse: Tensor | None = None
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.inner(u) @ self.matrix.to(u).T
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.adjoint(y @ self.matrix.to(y))
+
+    def gram(self, like: Tensor) -> Tensor:
+        matrix = self.matrix.to(like)
+        return (matrix * self.inner.gram_diagonal(like)[..., None, :]) @ matrix.T
+
+    def solve_gram(self, r: Tensor) -> Tensor:
+        if self.inner.batched:
+            return (pseudo_inverse(self.gram(r)) @ r[..., None])[..., 0]
+        if self._inverse is None:
+            self._inverse = pseudo_inverse(self.gram(r.to(torch.float64))[0])
+        return r @ self._inverse.to(r)
+
+    def weighted(self, diagonal: Tensor) -> LinearMap:
+        inner = self.inner.weighted(diagonal)
+        assert isinstance(inner, WeightedSum)
+        return RowCombination(self.matrix, inner)
+
+    def scale(self, u: Tensor) -> Tensor:
+        return self.inner.scale(u) @ self.matrix.to(u).abs().T
+
+
+class FourierSymbol(LinearMap):
+    r"""A constant-coefficient differential operator on periodic axes: $\widehat{A u}(k) = \sum_c \sigma_c(k)\,\hat u_c(k)$.
+
+    The symbol is real (even operators) or imaginary (odd ones). Its Gram matrix is $\sum_c|\sigma_c|^2$ at each wavenumber;
+    where that vanishes (the mean, and modes a difference stencil cannot see) the rows are zero and so is the multiplier.
+
+    Arguments:
+        symbol: $\sigma_c$, or $\sigma_c/i$ if odd, on the real Fourier transform of the last d dimensions, (C, *K), real.
+        shape: what one field looks like, (C, *N); dimensions of *N before the last d are carried along.
+        odd: whether the symbol is imaginary.
+        weights: diagonal weight of the field, constant over the last d dimensions, broadcastable to (C, *N).
+    """
+
+    symbol: Tensor
+    weights: Tensor
+
+    def __init__(self, symbol: Tensor, shape: tuple[int, ...], *, odd: bool, weights: Tensor | None = None) -> None:
+        super().__init__()
+        d = symbol.ndim - 1
+        self.register_buffer("symbol", symbol)
+        ones = torch.ones((shape[0],) + (1,) * (len(shape) - 1), dtype=torch.float64)
+        self.register_buffer("weights", ones if weights is None else weights)
+        self.shape, self.odd = tuple(shape), odd
+        self.sizes = tuple(shape[-d:])
+        self.dims = tuple(range(-d, 0))
+        self.rows = math.prod(shape[1:])
+        self._cached: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def _factors(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The weighted symbol (C, ..., *K) and the inverse of the Gram symbol (..., *K), in the dtype of `like`."""
+        key = (like.dtype, like.device)
+        if key not in self._cached:
+            lead = len(self.shape) - 1 - len(self.sizes)
+            sigma = self.symbol.reshape(self.shape[0], *(1,) * lead, *self.symbol.shape[1:]) * self.weights
+            gram = (sigma**2).sum(0)
+            floor = 1e-20 * gram.max()
+            inverse = torch.where(gram > floor, 1 / torch.where(gram > floor, gram, 1.0), 0.0)
+            self._cached[key] = (sigma.to(like), inverse.to(like))
+        return self._cached[key]
+
+    def _transform(self, u: Tensor) -> Tensor:
+        return torch.fft.rfftn(u, dim=self.dims)
+
+    def _inverse(self, spectrum: Tensor) -> Tensor:
+        return torch.fft.irfftn(spectrum, s=self.sizes, dim=self.dims)
+
+    def _rows(self, spectrum: Tensor) -> Tensor:
+        """Rows (B, m) from sum_c sigma_c û_c, the factor i of odd symbols put in."""
+        return self._inverse(spectrum * 1j if self.odd else spectrum).flatten(1)
+
+    def _row_spectrum(self, y: Tensor) -> Tensor:
+        spectrum = self._transform(y.reshape(-1, *self.shape[1:]))
+        return spectrum * -1j if self.odd else spectrum
+
+    def forward(self, u: Tensor) -> Tensor:
+        sigma, _ = self._factors(u)
+        return self._rows((sigma * self._transform(u)).sum(1))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        sigma, _ = self._factors(y)
+        return self._inverse(sigma * self._row_spectrum(y)[:, None])
+
+    def solve_gram(self, r: Tensor) -> Tensor:
+        _, inverse = self._factors(r)
+        return self._inverse(inverse * self._transform(r.reshape(-1, *self.shape[1:]))).flatten(1)
+
+    def nearest(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One transform there and one back; the multiplier takes one more, of a single channel."""
+        v, multiplier = self.correct(u, target)
+        return v, self._rows(multiplier)
+
+    def correct(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The nearest field with A v = target (0 by default) and the transform of its multiplier, without the factor i.
+
+        Factors are real and act on a real view of the transform, which spares the complex arithmetic.
+        """
+        sigma, inverse = self._factors(u)
+        spectrum = self._transform(u)
+        view = torch.view_as_real(spectrum)
+        residual = (sigma[..., None] * view).sum(1)
+        if target is not None:
+            residual = residual - torch.view_as_real(self._row_spectrum(target.expand(u.shape[0], self.rows)))
+        multiplier = inverse[..., None] * residual
+        view.addcmul_(sigma[..., None], multiplier[:, None], value=-1)
+        return self._inverse(spectrum), torch.view_as_complex(multiplier)
+
+    def measure(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows, and their natural magnitude: the largest sum of the magnitudes of their terms, plus the root mean square gradient.
+
+        The terms alone would not do: in a shear flow each of them vanishes, and round-off would be measured by round-off.
+        """
+        sigma, _ = self._factors(u)
+        spectrum = self._transform(u)
+        terms = self._inverse(spectrum * (1j * sigma if self.odd else sigma))
+        largest = terms.abs().sum(1).flatten(1).amax(1, keepdim=True)
+        return terms.sum(1).flatten(1), largest + self._gradient(spectrum, sigma)
+
+    def _gradient(self, spectrum: Tensor, sigma: Tensor) -> Tensor:
+        r"""$(\sum_k \sum_c|\sigma_c|^2 \sum_c|\hat u_c|^2)^{1/2}$ in physical scaling (Parseval), (B, 1)."""
+        twice = torch.full((spectrum.shape[-1],), 2.0, dtype=sigma.dtype, device=spectrum.device)
+        twice[0] = 1.0
+        if self.sizes[-1] % 2 == 0:
+            twice[-1] = 1.0
+        power = torch.view_as_real(spectrum).square().sum((1, -1)) * sigma.square().sum(0) * twice
+        points = math.prod(self.sizes) ** 2 * math.prod(self.shape[1 : -len(self.sizes)])
+        return (power.flatten(1).sum(1, keepdim=True) / points).sqrt()
+
+    def scale(self, u: Tensor) -> Tensor:
+        return self.measure(u)[1]
+
+    def weighted(self, diagonal: Tensor) -> LinearMap:
+        diagonal = diagonal.to(self.weights)
+        full = diagonal.expand(self.shape)
+        corner = full
+        for dim in self.dims:
+            corner = corner.narrow(dim, 0, 1)
+        if not torch.equal(full, corner.expand(self.shape)):
+            return super().weighted(diagonal)
+        return FourierSymbol(self.symbol, self.shape, odd=self.odd, weights=self.weights * corner)

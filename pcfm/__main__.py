@@ -1,0 +1,6 @@
+"""`python -m pcfm` is `pcfm`."""
+
+from pcfm.cli import entry
+
+if __name__ == "__main__":
+    entry()

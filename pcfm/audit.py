@@ -1,0 +1,82 @@
+"""Which laws fields obey, and how well: asked of data before anything is enforced on samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from constraints import Constraint
+from pcfm.laws import Context, build, parse
+from pde_datasets import Fields
+
+HOLDS = {torch.float64: 1e-9, torch.float32: 2e-5}
+"""Relative residual up to which a law counts as holding: round-off, with the margin that solvers and storage in that type take."""
+
+
+def candidates(fields: Fields) -> tuple[list[str], list[str]]:
+    """Laws that could hold for fields of this kind, and what cannot be checked and why."""
+    laws, unknown = [law for law in fields.laws if not law.startswith("initial-condition")], []
+    named = {parse(law)[0] for law in laws}
+    space = fields.grid.space_axes
+    velocity = fields.roles.get("velocity", ())
+    if velocity and len(velocity) == len(space) >= 2:
+        if all(axis.periodic and axis.uniform for axis in space):
+            stated = {parse(law)[1].get("scheme", "spectral") for law in laws if parse(law)[0] == "divergence-free"}
+            laws += [f"divergence-free:scheme={scheme}" for scheme in ("spectral", "central") if scheme not in stated]
+        else:
+            unknown.append("divergence: only periodic, equally spaced axes are supported")
+    moving = fields.grid.has_time and fields.grid.axes[0].points > 1
+    density = fields.roles.get("density", fields.channels if len(fields.channels) == 1 else ())
+    if moving:
+        if density and "mass" not in named:
+            laws.append("mass")
+        if (velocity or "momentum" in fields.roles) and "momentum" not in named:
+            laws.append("momentum")
+        if velocity and "energy" not in named:
+            laws.append("energy")
+    else:
+        if velocity and "momentum" not in named:
+            laws.append("momentum:value=0")
+        if density or "momentum" in fields.roles:
+            unknown.append("conservation in time: the file holds one time only")
+    return laws, unknown
+
+
+def audit(fields: Fields, laws: tuple[str, ...] = (), batch: int = 256) -> tuple[list[dict[str, Any]], list[str]]:
+    """Violation of each law by the fields: the largest residual over samples and rows beside its natural scale.
+
+    Arguments:
+        fields: what to check.
+        laws: laws to check; all `candidates` by default.
+        batch: fields at a time.
+
+    Returns:
+        A row for each law with `name`, `scheme`, `violation`, `scale`, `holds`, `unit`; and what could not be checked.
+    """
+    texts, unknown = (list(laws), []) if laws else candidates(fields)
+    rows = []
+    for text in texts:
+        context = Context(fields.grid, fields.channels, fields.roles, fields.laws, count=len(fields))
+        law = build(text, context)
+        rows.append({"law": text, **_measure(law, fields, batch)})
+    return rows, unknown
+
+
+def _measure(law: Constraint, fields: Fields, batch: int) -> dict[str, Any]:
+    violation, scale, worst = 0.0, 0.0, 0.0
+    for first in range(0, len(fields), batch):
+        here = slice(first, min(first + batch, len(fields)))
+        residual, size = law.take(here).measure(fields.u[here].to(torch.float64))
+        share = residual.abs() / size.clamp_min(torch.finfo(torch.float64).tiny)
+        violation, scale = max(violation, float(residual.abs().max())), max(scale, float(size.max()))
+        worst = max(worst, float(torch.where(residual == 0, 0.0, share).max()))
+    return {
+        "name": law.name,
+        "scheme": getattr(getattr(law, "scheme", None), "name", "quadrature"),
+        "violation": violation,
+        "scale": scale,
+        "relative": worst,
+        "holds": worst <= HOLDS.get(fields.u.dtype, HOLDS[torch.float64]),
+        "unit": law.unit,
+    }

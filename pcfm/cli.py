@@ -1,0 +1,104 @@
+"""The command line. Imports nothing heavy: help answers at once, commands import what they need."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Union
+
+# Idle threads sleep instead of spinning: on shared cores spinning costs more than it gains. Read by OpenMP when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import tyro
+
+from pcfm.commands.common import Common
+from pcfm.commands.data import Generate, Inspect, Project
+from pcfm.commands.demo import Demo
+from pcfm.commands.info import Doctor, List, Report
+from pcfm.commands.model import Evaluate, Sample, Train
+from pcfm.naming import suggest
+
+COMMANDS: dict[str, type[Common]] = {
+    "demo": Demo,
+    "generate": Generate,
+    "inspect": Inspect,
+    "train": Train,
+    "sample": Sample,
+    "project": Project,
+    "evaluate": Evaluate,
+    "report": Report,
+    "list": List,
+    "doctor": Doctor,
+}
+
+_DESCRIPTION = "Generate fields that obey physical laws, and make given fields obey them."
+_GATHERED = ("--law", "--set")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0 done, 1 something did not hold, 2 wrong call or input."""
+    arguments = gather(list(sys.argv[1:] if arguments is None else arguments))
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        return _fail(f"unknown command '{arguments[0]}'. {suggest(arguments[0], COMMANDS)}")
+    kinds: Any = Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items())]  # noqa: UP007
+    command: Common = tyro.cli(
+        kinds,
+        prog="pcfm",
+        description=_DESCRIPTION,
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    try:
+        return command.run()
+    except ValueError as error:
+        return _fail(" ".join(str(error).split()))
+    except OSError as error:
+        return _fail(f"{error.filename or 'a file'}: {error.strerror or error}.")
+    except KeyboardInterrupt:
+        print("pcfm: interrupted. Repeat the command with --resume to go on, where it has that flag.", file=sys.stderr)
+        return 130
+
+
+def gather(arguments: list[str]) -> list[str]:
+    """Repeated list flags as one: `--law a --law b` becomes `--law a b`.
+
+    Example:
+        >>> gather(["--law", "mass", "--steps", "5", "--law", "energy", "file.h5"])
+        ['--steps', '5', 'file.h5', '--law', 'mass', 'energy']
+    """
+    rest: list[str] = []
+    values: dict[str, list[str]] = {}
+    i = 0
+    while i < len(arguments):
+        flag, equals, attached = arguments[i].partition("=")
+        if flag not in _GATHERED:
+            rest.append(arguments[i])
+            i += 1
+            continue
+        taken = values.setdefault(flag, [])
+        i += 1
+        if equals:
+            taken.append(attached)
+            continue
+        first = True
+        while i < len(arguments) and not arguments[i].startswith("-") and (first or _belongs(flag, arguments[i])):
+            taken.append(arguments[i])
+            first = False
+            i += 1
+    return rest + [part for flag, parts in values.items() for part in (flag, *parts)]
+
+
+def _belongs(flag: str, text: str) -> bool:
+    """Whether a further word after a list flag is one of its values and not a positional argument."""
+    return "=" in text if flag == "--set" else "/" not in text.partition(":")[0] and "." not in text.partition(":")[0]
+
+
+def _fail(message: str) -> int:
+    print(f"pcfm: {message}", file=sys.stderr)
+    return 2
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

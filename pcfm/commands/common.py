@@ -1,0 +1,185 @@
+"""What all commands share: flags, messages, progress."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    import torch
+
+    from constraints import Constraint
+    from pcfm.laws import Context
+    from pde_datasets import Fields
+
+Laws = Annotated[tuple[str, ...], tyro.conf.arg(metavar="LAW ...")]
+
+DONE, UNMET = 0, 1
+"""Exit status: done; the work was done but something did not hold. A wrong call or input is 2."""
+
+
+@dataclass(kw_only=True)
+class Common:
+    """Flags of every command.
+
+    Attributes:
+        seed: Seed of all randomness.
+        device: auto, cpu, or cuda with an optional index such as cuda:1. Asking for one that is missing is an error.
+        dtype: Type of states and results; a network runs in its own.
+        json: One JSON document on standard output, everything else on standard error.
+        quiet: Say nothing but errors.
+        overwrite: Replace existing results.
+    """
+
+    seed: int = 0
+    device: str = "auto"
+    dtype: Literal["float32", "float64"] = "float64"
+    json: bool = False
+    quiet: bool = False
+    overwrite: bool = False
+
+    def run(self) -> int:
+        """Do the job; the exit status."""
+        raise TypeError(f"{type(self).__name__} is not a command.")
+
+    def say(self, text: str = "") -> None:
+        """A message for people."""
+        if not self.quiet:
+            print(text, file=sys.stderr if self.json else sys.stdout, flush=True)
+
+    def emit(self, document: Mapping[str, Any]) -> None:
+        """The document for machines, if it is wanted."""
+        if self.json:
+            from pcfm.report.record import plain
+
+            print(json_module.dumps(plain(document), indent=2), flush=True)
+
+    def torch_dtype(self) -> torch.dtype:
+        import torch
+
+        return {"float32": torch.float32, "float64": torch.float64}[self.dtype]
+
+    def torch_device(self) -> torch.device:
+        """The device asked for.
+
+        Raises:
+            ValueError: it is not there.
+        """
+        import torch
+
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError as error:
+            raise ValueError(f"--device expects auto, cpu, cuda or cuda:INDEX; got '{self.device}'.") from error
+        if device.type not in ("cpu", "cuda"):
+            raise ValueError(f"--device expects auto, cpu, cuda or cuda:INDEX; got '{self.device}'.")
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise ValueError(f"--device {self.device} is not there: {torch.cuda.device_count()} CUDA devices found. Use --device cpu.")
+        return device
+
+    def progress(self, total: int, unit: str, start: int = 0) -> Progress:
+        """A bar on a terminal, a line now and then elsewhere."""
+        return Progress(total, unit, start, quiet=self.quiet)
+
+
+class Progress:
+    """Progress of long work: a tqdm bar on a terminal, plain lines at every tenth or every half minute elsewhere."""
+
+    def __init__(self, total: int, unit: str, start: int, *, quiet: bool) -> None:
+        self.total, self.unit, self.quiet = total, unit, quiet
+        self.done = start
+        self._bar: Any = None
+        self._told = time.monotonic()
+        self._tenth = 10 * start // max(total, 1)
+        if not quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, initial=start, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True)
+
+    def to(self, done: int, note: str = "") -> None:
+        """That much is done."""
+        step, self.done = done - self.done, done
+        if self._bar is not None:
+            if note:
+                self._bar.set_postfix_str(note)
+            self._bar.update(step)
+            if done >= self.total:
+                self._bar.close()
+            return
+        tenth, now = 10 * done // max(self.total, 1), time.monotonic()
+        if not self.quiet and (tenth > self._tenth or now - self._told > 30):
+            self._tenth, self._told = tenth, now
+            print(f"  {done}/{self.total} {self.unit}{'  ' + note if note else ''}", file=sys.stderr, flush=True)
+
+
+def open_fields(path: Path, format: str | None = None) -> Fields:
+    """Fields of a file, checked to be finite.
+
+    Raises:
+        ValueError: the file cannot be used.
+    """
+    import torch
+
+    import pde_datasets
+
+    fields = pde_datasets.open(path, format)
+    for first in range(0, len(fields), 256):
+        piece = fields.u[first : first + 256]
+        if not torch.isfinite(piece).all():
+            raise ValueError(f"{path} holds {int((~torch.isfinite(piece)).sum())} values that are NaN or Inf from sample {first} on.")
+    return fields
+
+
+def open_reference(path: Path | None, like: Context) -> torch.Tensor | None:
+    """Reference fields for laws, checked to be on the same grid.
+
+    Raises:
+        ValueError: the file cannot be used, or its fields are of another shape.
+    """
+    if path is None:
+        return None
+    fields = open_fields(path)
+    if fields.grid.shape != like.grid.shape or len(fields.channels) != len(like.channels):
+        raise ValueError(
+            f"reference {path} expects {len(like.channels)} channels on {like.grid.shape}; "
+            f"it has {len(fields.channels)} on {fields.grid.shape}."
+        )
+    return fields.u
+
+
+def law_lines(laws: list[dict[str, Any]]) -> list[str]:
+    """Laws with their violations, one line each."""
+    lines = []
+    for law in laws:
+        before = f"{law['violation_before']:.2e} -> " if "violation_before" in law else ""
+        lines.append(f"  {law['name']}: {before}{law['violation_after']:.2e}  (tolerance {law['tolerance']:.1e}, {law['unit']})")
+    return lines
+
+
+def violations(law: Constraint, u: torch.Tensor) -> list[float]:
+    """Largest absolute residual of each law over all samples."""
+    from pcfm.generation import certify
+
+    values: list[float] = certify(law, u)[0].amax(0).tolist()
+    return values
+
+
+def fresh_file(path: Path, overwrite: bool) -> Path:
+    """A file that may be written.
+
+    Raises:
+        ValueError: it exists already.
+    """
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists already. Choose another name, or pass --overwrite.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

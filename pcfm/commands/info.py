@@ -1,0 +1,174 @@
+"""Commands about the toolkit itself and about finished runs: list, doctor, report."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from pcfm.commands.common import DONE, UNMET, Common, fresh_file
+
+
+@dataclass(kw_only=True)
+class List(Common):
+    """What there is, one line each with its source.
+
+    Attributes:
+        what: Which table.
+    """
+
+    what: Annotated[
+        Literal["problems", "laws", "methods", "solvers", "networks", "sources", "formats", "suites", "models"], tyro.conf.Positional
+    ]
+
+    def run(self) -> int:
+        rows = _tables()[self.what]()
+        width = max((len(row["name"]) for row in rows), default=0)
+        for row in rows:
+            self.say(f"{row['name']:<{width}}  {row['summary']}")
+        self.emit({self.what: rows})
+        return DONE
+
+
+def _tables() -> dict[str, Any]:
+    def doc(kind: Any) -> str:
+        return str(kind.__doc__).strip().splitlines()[0].replace("$", "")
+
+    def problems() -> list[dict[str, str]]:
+        from pde_datasets import PROBLEMS
+
+        return [{"name": name, "summary": f"{kind.equation}  [{kind.source}]"} for name, kind in PROBLEMS.items()]
+
+    def laws() -> list[dict[str, str]]:
+        from pcfm.laws import LAWS
+
+        return [{"name": name, "summary": f"{law.summary}  [keys: {', '.join(law.keys)}]"} for name, law in LAWS.items()]
+
+    def methods() -> list[dict[str, str]]:
+        from pcfm.generation import METHODS
+
+        return [{"name": name, "summary": method.summary} for name, method in METHODS.items()]
+
+    def solvers() -> list[dict[str, str]]:
+        from pcfm.generation import SOLVERS
+
+        return [{"name": name, "summary": doc(solver)} for name, solver in SOLVERS.items()]
+
+    def networks() -> list[dict[str, str]]:
+        from pcfm.experiment import NETWORKS
+
+        return [{"name": name, "summary": doc(kind)} for name, kind in NETWORKS.items()]
+
+    def sources() -> list[dict[str, str]]:
+        from pcfm.experiment import SOURCES
+
+        return [{"name": name, "summary": doc(kind)} for name, kind in SOURCES.items()]
+
+    def formats() -> list[dict[str, str]]:
+        from pde_datasets.loaders import FORMATS
+
+        return [{"name": name, "summary": f"{entry.description}  [{entry.source}]"} for name, entry in FORMATS.items()]
+
+    def models() -> list[dict[str, str]]:
+        from pcfm.experiment import shipped
+        from pcfm.flow import read_description
+
+        found = []
+        for name, folder in shipped().items():
+            description = read_description(folder / "model.json")
+            shape = " x ".join(str(axis["points"]) for axis in description["grid"])
+            found.append(
+                {"name": name, "summary": f"{', '.join(description['channels'])} on {shape}  [{description['card'].get('summary', '')}]"}
+            )
+        return found
+
+    def suites() -> list[dict[str, str]]:
+        return [{"name": "projection", "summary": "cost of projection against network, transforms and memory: `make bench` in a checkout"}]
+
+    return {
+        "problems": problems,
+        "laws": laws,
+        "methods": methods,
+        "solvers": solvers,
+        "networks": networks,
+        "sources": sources,
+        "formats": formats,
+        "suites": suites,
+        "models": models,
+    }
+
+
+@dataclass(kw_only=True)
+class Doctor(Common):
+    """Versions, device, write access and known clashes, made to be pasted into an issue."""
+
+    def run(self) -> int:
+        import importlib.metadata as metadata
+        import importlib.util
+
+        import torch
+
+        from pcfm.report.record import code_version, library_versions
+
+        clashes = []
+        if importlib.util.find_spec("torchvision") is not None:
+            built = metadata.version("torchvision")
+            if torch.version.cuda is None and "cpu" not in built:
+                clashes.append(
+                    f"torchvision {built} is not a CPU build but torch {torch.__version__} is: importing torchvision fails, "
+                    "and so do packages that need it. Install both from the same index."
+                )
+        if torch.get_num_threads() > 1 and os.environ.get("OMP_WAIT_POLICY", "").upper() != "PASSIVE":
+            clashes.append("OMP_WAIT_POLICY is not PASSIVE: idle threads spin, which is slow where cores are shared.")
+        writable = os.access(Path.cwd(), os.W_OK)
+        if not writable:
+            clashes.append("the current folder is not writable.")
+        document = {
+            "code": code_version(),
+            "libraries": library_versions(),
+            "platform": sys.platform,
+            "device": str(self.torch_device()),
+            "cuda_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+            "threads": torch.get_num_threads(),
+            "processors": os.cpu_count(),
+            "writable": writable,
+            "clashes": clashes,
+        }
+        for key, value in document.items():
+            if key != "clashes":
+                text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+                self.say(f"{key:<14}{text if text != [] else 'none'}")
+        for clash in clashes:
+            self.say(f"clash: {clash}")
+        if not clashes:
+            self.say("no known clashes")
+        self.emit(document)
+        return UNMET if clashes else DONE
+
+
+@dataclass(kw_only=True)
+class Report(Common):
+    """An HTML page with figures from stored runs, without recomputing them.
+
+    Attributes:
+        folders: Run folders, or folders of samples.
+        out: Page to write; report.html in the first folder by default.
+    """
+
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    out: Path | None = None
+
+    def run(self) -> int:
+        from pcfm.pages import stored_page
+
+        if not self.folders:
+            raise ValueError("report expects at least one run folder.")
+        out = fresh_file(self.out or self.folders[0] / "report.html", self.overwrite)
+        stored_page(list(self.folders), out)
+        self.say(f"report in {out}")
+        self.emit({"report": str(out)})
+        return DONE

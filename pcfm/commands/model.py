@@ -1,0 +1,260 @@
+"""Commands about models: train, sample, evaluate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from pcfm.commands.common import DONE, UNMET, Common, Laws, law_lines, open_fields, open_reference
+
+if TYPE_CHECKING:
+    import torch
+
+    from constraints import Constraint
+    from pcfm.flow import Flow
+    from pcfm.generation import Samples
+    from pde_datasets import Fields
+
+
+@dataclass(kw_only=True)
+class Train(Common):
+    """Fit a flow to the fields of a file.
+
+    Attributes:
+        file: Training fields, any known format.
+        out: Run folder: config.toml, weights.safetensors, model.json, state.pt, log.jsonl, record.json.
+        config: TOML file with tables network, source, path, training and the key condition.
+        set: Settings over those of the file, key=value, such as training.steps=2000 or network.width=32.
+        format: Format of the file; detected by default.
+        licence: Licence of the data, kept in the model's card.
+        resume: Go on from the last checkpoint of the run folder.
+    """
+
+    file: Annotated[Path, tyro.conf.Positional]
+    out: Path
+    config: Path | None = None
+    set: tuple[str, ...] = ()
+    format: str | None = None
+    licence: str = "not stated"
+    resume: bool = False
+
+    def run(self) -> int:
+        from pcfm.experiment import fit, read_experiment, write_experiment
+        from pcfm.metrics import measure
+        from pcfm.report import Record
+        from pcfm.report.record import command_line
+
+        seed = (f"training.seed={self.seed}",) if self.seed else ()
+        experiment = read_experiment(self.config, (*self.set, *seed))
+        fields = open_fields(self.file, self.format)
+        self._prepare()
+        write_experiment(experiment, self.out / "config.toml")
+        settings = experiment.training
+        card = {
+            "data": {
+                "file": self.file.name,
+                "count": len(fields),
+                **{k: fields.attributes.get(k) for k in ("problem", "seed", "settings", "source")},
+            },
+            "licence": self.licence,
+            "command": command_line(_argv()),
+        }
+        progress = self.progress(settings.steps, "steps", 0)
+
+        def told(step: int, entry: dict[str, float]) -> None:
+            note = f"loss {entry['loss']:.4f}" if entry else ""
+            progress.to(step, note + (f" validation {entry['validation']:.4f}" if "validation" in entry else ""))
+
+        self.say(f"training on {len(fields)} fields ({fields.grid}), {settings.steps} steps of {settings.batch}")
+        with measure() as meter:
+            flow = fit(fields, experiment, self.out, resume=self.resume, device=self.torch_device(), progress=told, card=card)
+        history = flow.card["history"]
+        results = {
+            "steps": settings.steps,
+            "parameters": sum(p.numel() for p in flow.network.parameters()),
+            "loss": history[-1]["loss"],
+            "validation": history[-1].get("validation"),
+            "experiment": asdict(experiment),
+        }
+        Record.of(meter.cost, device=self.torch_device(), seeds={"training": settings.seed}, results=results).write(
+            self.out / "record.json"
+        )
+        validation = "" if results["validation"] is None else f", validation loss {results['validation']:.4f}"
+        self.say(
+            f"model in {self.out}: {results['parameters']} parameters, loss {results['loss']:.4f}{validation}, {meter.cost.seconds:.0f} s"
+        )
+        self.emit({"run": str(self.out), "seconds": meter.cost.seconds, **results})
+        return DONE
+
+    def _prepare(self) -> None:
+        """Make the run folder, or refuse to write over a model that is there."""
+        if (self.out / "weights.safetensors").exists() and not (self.overwrite or self.resume):
+            raise ValueError(f"{self.out} holds a trained model already. Choose another folder, or pass --overwrite or --resume.")
+        if (self.out / "state.pt").exists() and not (self.overwrite or self.resume):
+            raise ValueError(f"{self.out} holds an unfinished run. Pass --resume to go on with it, or --overwrite to start again.")
+        self.out.mkdir(parents=True, exist_ok=True)
+
+
+def _argv() -> list[str]:
+    import sys
+
+    return sys.argv
+
+
+@dataclass(kw_only=True)
+class Sample(Common):
+    """Generate fields with a model, lawful ones if laws are given.
+
+    Attributes:
+        model: A run folder, or the name of a shipped model (`pcfm list models`).
+        count: Number of samples.
+        out: File to write.
+        law: Laws the samples obey, jointly: NAME or NAME:key=value,key=value.
+        method: unconstrained, project-end or pcfm; pcfm by default where laws are given.
+        steps: Flow steps.
+        solver: Rule of the methods that integrate the flow itself.
+        reference: Fields that say what a law leaves open; sample i takes the values of reference i.
+        condition: Initial data for a model that was trained on some; sample i takes those of field i.
+        batch: Samples at a time.
+        resume: Go on with a killed run.
+    """
+
+    model: Annotated[str, tyro.conf.Positional]
+    count: int
+    out: Path
+    law: Laws = ()
+    method: str | None = None
+    steps: int = 50
+    solver: Literal["euler", "heun", "rk4", "dopri5"] = "euler"
+    reference: Path | None = None
+    condition: Path | None = None
+    batch: int = 32
+    resume: bool = False
+
+    def run(self) -> int:
+        from pcfm.experiment import condition_for, load
+        from pcfm.laws import Context, build_all
+        from pcfm.metrics import measure
+        from pcfm.report import Record
+        from pde_datasets.store import Writer
+
+        if self.count < 1 or self.batch < 1:
+            raise ValueError(f"--count and --batch expect at least 1; got {self.count} and {self.batch}.")
+        flow = load(self.model, self.torch_device())
+        given = None if self.condition is None else open_fields(self.condition).u
+        context = Context(flow.grid, flow.channels, flow.roles, flow.laws, count=self.count)
+        reference = open_reference(self.reference, context)
+        law = build_all(self.law, replace(context, reference=reference)) if self.law else None
+        condition = condition_for(flow, given, self.count)
+        settings = {
+            **{k: v for k, v in asdict(self).items() if k in ("model", "law", "method", "steps", "solver", "seed", "dtype", "batch")},
+            "reference": str(self.reference),
+            "condition": str(self.condition),
+        }
+        writer = Writer(self.out, self.count, settings, overwrite=self.overwrite, resume=self.resume)
+        if writer.written:
+            self.say(f"resuming at sample {writer.written} of {self.count}")
+        progress = self.progress(self.count, "samples", writer.written)
+        parts: list[Samples] = []
+        with measure() as meter:
+            while writer.written < self.count:
+                here = slice(writer.written, min(writer.written + self.batch, self.count))
+                drawn = self._draw(flow, law, condition, here)
+                writer.append(_fields(flow, drawn, self.law, settings), drawn.certificate)
+                parts.append(drawn)
+                progress.to(writer.written)
+            writer.finish()
+        meter.network_calls = sum(part.network_calls for part in parts)
+        meter.projections = sum(part.projections for part in parts)
+        results = _summary(self.out, law, self.count)
+        record = Record.of(meter.cost, device=self.torch_device(), seeds={"noise": self.seed}, results={**results, "settings": settings})
+        record.write(self.out.with_suffix(".json"))
+        tail = f", {results['converged']} lawful" if law is not None else ""
+        self.say(f"{self.count} samples of {self.model} in {self.out}{tail}, {meter.cost.seconds:.1f} s")
+        for line in law_lines(results["laws"]):
+            self.say(line)
+        self.emit({**results, "seconds": meter.cost.seconds, "file": str(self.out)})
+        return DONE if results["converged"] == self.count else UNMET
+
+    def _draw(self, flow: Flow, law: Constraint | None, condition: torch.Tensor | None, here: slice) -> Samples:
+        from pcfm.generation import sample
+
+        return sample(
+            flow,
+            here.stop - here.start,
+            law=None if law is None else law.take(here),
+            method=self.method,
+            steps=self.steps,
+            solver=self.solver,
+            seed=self.seed,
+            start=here.start,
+            condition=None if condition is None else condition[here],
+            batch=self.batch,
+            dtype=self.torch_dtype(),
+        )
+
+
+def _fields(flow: Flow, drawn: Samples, laws: tuple[str, ...], settings: dict[str, Any]) -> Fields:
+    from pcfm import __version__
+    from pde_datasets import Fields
+
+    return Fields(
+        drawn.u.cpu(),
+        flow.grid,
+        flow.channels,
+        flow.channel_units,
+        roles=dict(flow.roles),
+        laws=tuple(law for law in laws if not law.startswith("initial-condition")),
+        attributes={"source": "sampled", "model": settings["model"], "seed": settings["seed"], "code_version": __version__},
+    )
+
+
+def _summary(file: Path, law: Constraint | None, count: int) -> dict[str, Any]:
+    """Count, converged and laws of a file of samples, from what is stored in it."""
+    from pcfm.generation import certify, law_rows
+    from pde_datasets.store import certificate, read
+
+    if law is None:
+        return {"count": count, "converged": count, "laws": []}
+    stored = certificate(file)
+    return {"count": count, "converged": int(stored["converged"].sum()), "laws": law_rows(law, stored, certify(law, read(file).u)[1])}
+
+
+@dataclass(kw_only=True)
+class Evaluate(Common):
+    """Metrics of fields against reference fields, with the reference's own value of each beside it.
+
+    Attributes:
+        file: Fields to judge.
+        reference: Fields to judge them by.
+        law: Laws to measure on both; those stated by either file by default.
+        paired: Field i is a prediction of reference i: add the relative error of each.
+        out: JSON file for the result; printed in any case.
+    """
+
+    file: Annotated[Path, tyro.conf.Positional]
+    reference: Path
+    law: Laws = ()
+    paired: bool = False
+    out: Path | None = None
+
+    def run(self) -> int:
+        from pcfm.commands.common import fresh_file
+        from pcfm.evaluation import COLUMNS, compare
+        from pcfm.metrics import measure
+        from pcfm.report import Record, to_markdown
+
+        if self.out is not None:
+            fresh_file(self.out, self.overwrite)
+        fields, reference = open_fields(self.file), open_fields(self.reference)
+        with measure() as meter:
+            rows = compare(fields, reference, self.law, paired=self.paired)
+        results = {"file": str(self.file), "reference": str(self.reference), "count": len(fields), "metrics": rows}
+        if self.out is not None:
+            Record.of(meter.cost, device="cpu", seeds={}, results=results).write(self.out)
+        self.say(to_markdown(rows, COLUMNS))
+        self.emit(results)
+        return DONE

@@ -1,0 +1,192 @@
+"""Drawing samples from a flow, in batches, lawful ones if a law is given."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from constraints import Constraint, rescaled
+from constraints.projection import TOLERANCE
+from pcfm.flow import Flow
+from pcfm.naming import lookup
+from pcfm.path import Path
+from pcfm.samplers import Adaptive, Euler, Heun, ProjectedEnd, ProjectedFlow, RungeKutta4, Sampler
+from pcfm.velocity import Velocity
+
+SOLVERS: dict[str, Callable[[Velocity], Sampler]] = {"euler": Euler, "heun": Heun, "rk4": RungeKutta4, "dopri5": Adaptive}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to sample.
+
+    Attributes:
+        summary: one line with its source.
+        build: from base sampler, velocity, path and law.
+        lawful: whether it takes a law.
+    """
+
+    summary: str
+    build: Callable[[Sampler, Velocity, Path, Constraint | None], Sampler]
+    lawful: bool = True
+
+
+def _needed(law: Constraint | None) -> Constraint:
+    assert law is not None
+    return law
+
+
+METHODS: dict[str, Method] = {
+    "unconstrained": Method("the flow alone (Lipman et al., ICLR 2023)", lambda base, v, path, law: base, lawful=False),
+    "project-end": Method("the flow, then the nearest lawful field, once", lambda base, v, path, law: ProjectedEnd(base, _needed(law))),
+    "pcfm": Method(
+        "extrapolate, project, return at every step (Utkarsh et al., NeurIPS 2025, arXiv:2506.04171)",
+        lambda base, v, path, law: ProjectedFlow(v, path, _needed(law)),
+    ),
+}
+
+
+@dataclass
+class Samples:
+    """Generated fields and what is certified of them.
+
+    Attributes:
+        u: physical fields, (N, C, *N).
+        certificate: one row a sample. With a law: `violation` (N, laws), largest absolute residual of each in its own unit;
+            `violation_before`, the same before the last projection; `stationarity`; `distance`, RMS move of the last projection in
+            normalised units; `multiplier_norm`, `iterations`, `converged`.
+        laws: name, unit and largest violation of each law, and the tolerance it was held to.
+        network_calls: evaluations of the network, each of one batch.
+        projections: projections, each of one batch.
+        seconds: wall time.
+    """
+
+    u: Tensor
+    certificate: dict[str, Tensor] = field(default_factory=dict)
+    laws: list[dict[str, float | str]] = field(default_factory=list)
+    network_calls: int = 0
+    projections: int = 0
+    seconds: float = 0.0
+
+    @property
+    def converged(self) -> Tensor:
+        """Which samples obey all laws within tolerance, (N,); all, where there is no law."""
+        return self.certificate.get("converged", torch.ones(len(self.u), dtype=torch.bool))
+
+
+def certify(law: Constraint, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Largest absolute residual (N, laws), the tolerance in the same unit (N, laws), and whether all hold (N,), of physical fields."""
+    violations, tolerances, held = [], [], []
+    for leaf in law.leaves():
+        residual, scale = leaf.measure(u)
+        allowed = TOLERANCE[u.dtype] * scale.expand_as(residual)
+        violations.append(residual.abs().amax(1))
+        tolerances.append(allowed.amin(1))
+        held.append((residual.abs() <= allowed).all(1))
+    return torch.stack(violations, 1), torch.stack(tolerances, 1), torch.stack(held).all(0)
+
+
+def law_rows(law: Constraint, certificate: Mapping[str, Tensor], tolerances: Tensor) -> list[dict[str, float | str]]:
+    """Each law with its largest violation before and after the last projection, and the smallest tolerance it was held to."""
+    before, after = certificate["violation_before"].amax(0).tolist(), certificate["violation"].amax(0).tolist()
+    allowed = tolerances.amin(0).tolist()
+    return [
+        {"name": leaf.name, "unit": leaf.unit, "violation_before": before[i], "violation_after": after[i], "tolerance": allowed[i]}
+        for i, leaf in enumerate(law.leaves())
+    ]
+
+
+@torch.no_grad()
+def sample(
+    flow: Flow,
+    count: int,
+    *,
+    law: Constraint | None = None,
+    method: str | None = None,
+    steps: int = 50,
+    solver: str = "euler",
+    seed: int = 0,
+    start: int = 0,
+    condition: Tensor | None = None,
+    batch: int = 32,
+    dtype: torch.dtype = torch.float64,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Samples:
+    """Draw samples.
+
+    The network runs in its own type and device; states and projections are in `dtype`. Sample i of a seed is the same whatever is drawn
+    with it, up to rounding.
+
+    Arguments:
+        flow: what to sample.
+        count: number of samples.
+        law: a law on physical fields, with per-sample targets if they differ: (count, ...).
+        method: one of `METHODS`; "pcfm" with a law and "unconstrained" without by default.
+        steps: flow steps.
+        solver: one of `SOLVERS`, for methods that integrate the flow itself.
+        seed: of the noise.
+        start: index of the first sample.
+        condition: the network's condition for each sample, (count, Cc, *N).
+        batch: samples at a time.
+        dtype: float32 or float64.
+        progress: called with the number of samples done after each batch.
+
+    Raises:
+        ValueError: an unknown method or solver, a law without a method for it or the reverse, or a law that does not fit the fields.
+    """
+    method = method or ("unconstrained" if law is None else "pcfm")
+    chosen = lookup("method", method, METHODS)
+    if chosen.lawful and law is None:
+        raise ValueError(f"method '{method}' expects a law. Give one, or use method 'unconstrained'.")
+    if not chosen.lawful and law is not None:
+        raise ValueError(f"method '{method}' takes no law. Use 'pcfm' or 'project-end', or drop the law.")
+    if steps < 1 or count < 1:
+        raise ValueError(f"sampling expects at least one step and one sample; got {steps} and {count}.")
+    base = lookup("solver", solver, SOLVERS)
+    times = torch.linspace(0, 1, steps + 1, dtype=dtype)
+    result = Samples(torch.empty(0))
+    parts: list[Tensor] = []
+    rows: list[dict[str, Tensor]] = []
+    tolerances: list[Tensor] = []
+    began = time.perf_counter()
+    for first in range(0, count, batch):
+        here = slice(first, min(first + batch, count))
+        x0 = flow.source.sample([_generator(seed, start + i) for i in range(here.start, here.stop)], dtype)
+        velocity = flow.velocity(None if condition is None else condition[here])
+        local = None if law is None else law.take(here)
+        sampler = chosen.build(base(velocity), velocity, flow.path, None if local is None else rescaled(local, flow.units))
+        x, before, projection = sampler.sample(x0, times)
+        u = flow.units.physical(x)
+        parts.append(u)
+        result.network_calls += velocity.calls
+        if local is not None and before is not None and projection is not None:
+            violation, tolerance, held = certify(local, u)
+            tolerances.append(tolerance)
+            result.projections += steps if method == "pcfm" else 1
+            rows.append(
+                {
+                    "violation": violation,
+                    "violation_before": certify(local, flow.units.physical(before))[0],
+                    "stationarity": projection.stationarity,
+                    "distance": (x - before).square().flatten(1).mean(1).sqrt(),
+                    "multiplier_norm": projection.multiplier.norm(dim=1),
+                    "iterations": torch.full((len(u),), projection.iterations),
+                    "converged": projection.converged & held,
+                }
+            )
+        progress(here.stop)
+    result.u = torch.cat(parts)
+    result.seconds = time.perf_counter() - began
+    if law is not None:
+        result.certificate = {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
+        result.laws = law_rows(law, result.certificate, torch.cat(tolerances))
+    return result
+
+
+def _generator(seed: int, index: int) -> torch.Generator:
+    """The generator of one sample's noise: another stream for each seed and index."""
+    return torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + index * 0xD1B54A32D192ED03 + 1) % 2**63)

@@ -1,0 +1,246 @@
+"""Fitting a velocity network to fields: flow matching with averaged weights, checkpoints and exact resumption.
+
+The randomness of a step is a function of the seed and the step alone, so that a run killed and resumed is the run that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pcfm.objective import flow_matching_loss, stratified_times
+from pcfm.path import Path
+from pcfm.source import Source
+from pcfm.velocity import NetworkVelocity
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to fit.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: samples a step.
+        learning_rate: peak rate of AdamW; linear warm-up, then a cosine to zero.
+        warmup: steps of warm-up.
+        weight_decay: decoupled weight decay.
+        ema: decay of the weight average, approached as (1 + i)/(10 + i).
+        clip: largest gradient norm.
+        validation: fraction of the fields, the last ones of the file, held out: snapshots of one trajectory stay on one side.
+        evaluate_every: steps between validation losses.
+        checkpoint_every: steps between checkpoints.
+        precision: "float32", or "bfloat16" for automatic mixed precision.
+        seed: of weights, order and noise.
+    """
+
+    steps: int = 4000
+    batch: int = 32
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    ema: float = 0.999
+    clip: float = 1.0
+    validation: float = 0.05
+    evaluate_every: int = 200
+    checkpoint_every: int = 500
+    precision: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError(f"training expects at least one step and one sample a batch; got {self.steps} and {self.batch}.")
+        if not 0 <= self.validation < 1:
+            raise ValueError(f"training expects a validation fraction in [0, 1); got {self.validation}.")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"training expects precision float32 or bfloat16; got '{self.precision}'.")
+
+
+def held_out(count: int, fraction: float) -> int:
+    """How many of some fields are held out.
+
+    Raises:
+        ValueError: none would be left to train on.
+    """
+    held = math.ceil(count * fraction)
+    if count - held < 1:
+        raise ValueError(f"training expects at least one field beside the validation split; got {count} fields.")
+    return held
+
+
+class Data:
+    """Normalised training fields with the condition of each.
+
+    Arguments:
+        x1: fields, (N, C, *N), float32.
+        condition: their conditions, (N, Cc, *N), or None.
+        validation: fraction held out at the end.
+    """
+
+    def __init__(self, x1: Tensor, condition: Tensor | None, validation: float) -> None:
+        cut = len(x1) - held_out(len(x1), validation)
+        self.x1, self.condition = x1[:cut], None if condition is None else condition[:cut]
+        self.held_x1, self.held_condition = x1[cut:], None if condition is None else condition[cut:]
+
+    def batch(self, step: int, size: int, seed: int) -> tuple[Tensor, Tensor | None]:
+        """The samples of a step: consecutive pieces of one random order an epoch."""
+        n = len(self.x1)
+        positions = torch.arange(step * size, (step + 1) * size)
+        index = torch.empty(size, dtype=torch.long)
+        for epoch in torch.unique(positions // n).tolist():
+            order = torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+            here = positions // n == epoch
+            index[here] = order[positions[here] % n]
+        return self.x1[index], None if self.condition is None else self.condition[index]
+
+
+class Trainer:
+    """One training run, in a folder that always holds a state to go on from.
+
+    Arguments:
+        velocity: the network with its calling convention.
+        path: the path of the flow.
+        source: distribution at t = 0.
+        data: training fields.
+        settings: how to fit.
+        folder: where `state.pt` and `log.jsonl` go.
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        velocity: NetworkVelocity,
+        path: Path,
+        source: Source,
+        data: Data,
+        settings: TrainingSettings,
+        folder: FilePath,
+        device: torch.device,
+    ) -> None:
+        network = velocity.network.to(device)
+        self.velocity, self.network = velocity, network
+        self.path, self.source, self.data, self.settings = path, source, data, settings
+        self.folder, self.device = folder, device
+        self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.step = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, float]] = []
+
+    def run(self, progress: Callable[[int, dict[str, float]], None]) -> None:
+        """Train to the end, from the current step."""
+        settings, started, before = self.settings, time.perf_counter(), self.seconds
+        running: list[float] = []
+        while self.step < settings.steps:
+            running.append(self._advance())
+            self.step += 1
+            last = self.step == settings.steps
+            self.seconds = before + time.perf_counter() - started
+            if last or self.step % settings.evaluate_every == 0:
+                entry = {"step": self.step, "loss": sum(running) / len(running), "seconds": round(self.seconds, 2)}
+                if len(self.data.held_x1):
+                    entry["validation"] = self.validation_loss()
+                self.history.append(entry)
+                running = []
+                progress(self.step, entry)
+            else:
+                progress(self.step, {})
+            if last or self.step % settings.checkpoint_every == 0:
+                self.save()
+
+    def _advance(self) -> float:
+        """One optimiser step; its loss."""
+        settings = self.settings
+        generator = torch.Generator().manual_seed(settings.seed * 7_919 + 104_729 * (self.step + 1))
+        x1, condition = self.data.batch(self.step, settings.batch, settings.seed)
+        x0 = self.source.colour(torch.randn(x1.shape, generator=generator))
+        t = stratified_times(settings.batch, generator)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * self._rate(self.step)
+        self.network.train()
+        loss = self._loss(x0, x1, t, condition).mean()
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"training diverged: the loss of step {self.step + 1} is {loss.item()}. "
+                "Lower learning_rate, or check the data for outliers."
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
+        self.optimizer.step()
+        decay = min(settings.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, value in self.network.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - decay)
+        return loss.item()
+
+    def _rate(self, step: int) -> float:
+        warmup = min(1.0, (step + 1) / max(self.settings.warmup, 1))
+        return warmup * 0.5 * (1 + math.cos(math.pi * step / self.settings.steps))
+
+    def _loss(self, x0: Tensor, x1: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        self.velocity.condition = None if condition is None else condition.to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+            return flow_matching_loss(self.velocity, self.path, x0.to(self.device), x1.to(self.device), t.to(self.device))
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Loss of the averaged weights on held-out fields, with the same noise and times at every call."""
+        kept = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.network.load_state_dict(self.average)
+        self.network.eval()
+        n = min(len(self.data.held_x1), 256)
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        times = stratified_times(n, generator)
+        losses = []
+        for i in range(0, n, self.settings.batch):
+            x1 = self.data.held_x1[i : min(i + self.settings.batch, n)]
+            condition = None if self.data.held_condition is None else self.data.held_condition[i : i + len(x1)]
+            x0 = self.source.colour(torch.randn(x1.shape, generator=generator))
+            losses.append(self._loss(x0, x1, times[i : i + len(x1)], condition))
+        self.network.load_state_dict(kept)
+        return torch.cat(losses).mean().item()
+
+    def save(self) -> None:
+        """Write the state, to a temporary name first, and then the log it belongs to."""
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+        }
+        temporary = self.folder / "state.pt.part"
+        torch.save(state, temporary)
+        os.replace(temporary, self.folder / "state.pt")
+        lines = "".join(json.dumps(entry) + "\n" for entry in self.history)
+        (self.folder / "log.jsonl.part").write_text(lines)
+        os.replace(self.folder / "log.jsonl.part", self.folder / "log.jsonl")
+
+    def restore(self) -> None:
+        """Go back to the last saved state.
+
+        Raises:
+            ValueError: the folder holds none, or one of another network.
+        """
+        file = self.folder / "state.pt"
+        if not file.exists():
+            raise ValueError(f"resuming expects a checkpoint {file}; there is none. Start without --resume.")
+        try:
+            state: dict[str, Any] = torch.load(file, map_location=self.device, weights_only=True)
+            self.network.load_state_dict(state["network"])
+        except (RuntimeError, KeyError, EOFError) as error:
+            raise ValueError(f"resuming expects a checkpoint of this network in {file}; it does not fit: {error}") from error
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = state["average"]
+        self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]

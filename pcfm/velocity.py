@@ -1,0 +1,102 @@
+"""Velocities: the callables that samplers see, v(x, t) on normalised fields.
+
+`NetworkVelocity` adapts any module: its own calling convention, dtype and device behind one signature. `GaussianFlow` is exact.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pcfm.path import AffinePath, broadcast
+
+
+class Velocity(Protocol):
+    """dx_t/dt of a flow: x (B, C, *N) and t () or (B,) to (B, C, *N)."""
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor: ...
+
+
+CALLS = ("x,t", "t,x", "sample,timestep", "x+t", "x,t,condition")
+"""How a network takes its input: positional (x, t) or (t, x); diffusers' keywords, with an output that has `.sample`; time as one more
+channel after those of x; our own networks, with a condition."""
+
+
+class NetworkVelocity(nn.Module):
+    """A network as a velocity.
+
+    The network runs in its own dtype and device, the result comes back in those of the state. Calls are counted.
+
+    Arguments:
+        network: any module on fields (B, C, *N).
+        call: one of `CALLS`.
+        condition: input of the network besides the state, (B, Cc, *N).
+        time_scale: factor on flow time before the network sees it; diffusers' models count to 1000.
+
+    Raises:
+        ValueError: an unknown calling convention.
+    """
+
+    def __init__(self, network: nn.Module, call: str = "x,t", condition: Tensor | None = None, time_scale: float = 1.0) -> None:
+        super().__init__()
+        if call not in CALLS:
+            raise ValueError(f"NetworkVelocity expects a call among {', '.join(CALLS)}; got '{call}'.")
+        self.network, self.call, self.time_scale = network, call, time_scale
+        self.condition = condition
+        self.calls = 0
+        parameter = next(iter(network.parameters()), None)
+        self._like = torch.empty(0) if parameter is None else parameter
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        like = self._like
+        state = x.to(like.device, like.dtype)
+        time = (self.time_scale * t).to(like.device, like.dtype).expand(x.shape[0])
+        self.calls += 1
+        return self._evaluate(state, time).to(x)
+
+    def _evaluate(self, x: Tensor, t: Tensor) -> Tensor:
+        out: Any
+        if self.call == "x,t,condition":
+            condition = None if self.condition is None else self.condition.to(x)
+            out = self.network(x, t, condition)
+        elif self.call == "t,x":
+            out = self.network(t, x)
+        elif self.call == "sample,timestep":
+            out = self.network(sample=x, timestep=t)
+        elif self.call == "x+t":
+            out = self.network(torch.cat([x, broadcast(t, x).expand(x.shape[0], 1, *x.shape[2:])], dim=1))
+        else:
+            out = self.network(x, t)
+        field = out.sample if hasattr(out, "sample") and not isinstance(out, Tensor) else out
+        if not isinstance(field, Tensor) or field.shape != x.shape:
+            got = tuple(field.shape) if isinstance(field, Tensor) else type(field).__name__
+            raise ValueError(f"the network expects to return a velocity of the shape of its input, {tuple(x.shape)}; got {got}.")
+        return field
+
+
+class GaussianFlow:
+    r"""The exact velocity between $\mathcal N(0, I)$ and $\mathcal N(m, s^2 I)$, independently coupled.
+
+    $$v_t(x) = \dot\alpha m + \frac{\alpha\dot\alpha s^2 + \sigma\dot\sigma}{\alpha^2 s^2 + \sigma^2}\,(x - \alpha m),
+    \qquad x_0 \mapsto m + s x_0 \text{ at } t = 1.$$
+
+    Arguments:
+        mean: $m$.
+        std: $s$.
+        path: the path whose marginal velocity this is.
+    """
+
+    def __init__(self, mean: float, std: float, path: AffinePath | None = None) -> None:
+        self.mean, self.std = mean, std
+        self.path = path or AffinePath()
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        signal, noise, signal_rate, noise_rate = (broadcast(k, x) for k in self.path.schedule(t))
+        gain = (signal * signal_rate * self.std**2 + noise * noise_rate) / (signal**2 * self.std**2 + noise**2)
+        return signal_rate * self.mean + gain * (x - signal * self.mean)
+
+    def transport(self, x0: Tensor) -> Tensor:
+        """Where the flow takes x0 at t = 1."""
+        return self.mean + self.std * x0

@@ -1,0 +1,7 @@
+"""Where fields come from: embedded solvers and files."""
+
+from pde_datasets.loaders import open
+from pde_datasets.problem import Fields, Problem
+from pde_datasets.problems import PROBLEMS
+
+__all__ = ["PROBLEMS", "Fields", "Problem", "open"]

@@ -1,0 +1,132 @@
+"""Space-time fields in MATLAB files: coordinates `x`, times `t` or `tt`, one field `usol`, `uu` or `u`, as Raissi and pysindy write.
+
+Format 5 is read by `mat5`. Format 7.3 is HDF5, where MATLAB's column-major arrays appear with their axes reversed; they are turned
+back here, so that both give (nx, nt). Space comes first in the file, physical time first in `Fields`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from constraints.grid import Axis, Grid
+from pde_datasets.loaders.hdf5 import is_hdf5, opened
+from pde_datasets.loaders.mat5 import read_arrays
+from pde_datasets.loaders.seam import space_axis
+from pde_datasets.problem import Fields
+
+_FIELD = ("usol", "uu", "u")
+_TIME = ("t", "tt")
+_REAL = 1e-5
+"""Imaginary part, over the largest value, that inverse FFTs leave in a real solution; the pysindy files have up to 4e-6."""
+
+
+def recognises(path: Path) -> bool:
+    """Whether a file begins with the header of MATLAB 5.0 or 7.3."""
+    with path.open("rb") as file:
+        return file.read(19) in (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
+
+
+def load(path: Path) -> Fields:
+    """The space-time field of a file, as one sample.
+
+    A complex array with an imaginary part below 1e-5 of its largest value is real; any other becomes the channels `u_real`, `u_imag`.
+    Whether x is periodic is decided by `seam.space_axis` and written to the notes.
+
+    Returns:
+        `u` (1, C, T, X) on (time, x), float type of the file, float64 for integers.
+
+    Raises:
+        ValueError: a truncated file, missing or ill-shaped arrays, coordinates that do not increase, or scattered points.
+    """
+    arrays = _arrays(path)
+    x, time, u = _space_time(path, arrays)
+    seam = space_axis("x", x, u)
+    u = u[:, : seam.points]
+    notes = [f"x is {seam.reason}."]
+    channels: tuple[str, ...] = ("u",)
+    parts = [u]
+    if np.iscomplexobj(u):
+        imaginary, scale = float(np.abs(u.imag).max()), float(np.abs(u).max())
+        if imaginary <= _REAL * scale or scale == 0.0:
+            parts = [u.real]
+            notes.append(f"Stored as complex; an imaginary part of at most {imaginary:.1e} was dropped.")
+        else:
+            channels, parts = ("u_real", "u_imag"), [u.real, u.imag]
+            notes.append("Complex field, stored here as real and imaginary part.")
+    return Fields(
+        u=torch.from_numpy(np.ascontiguousarray(np.stack(parts)[None])),
+        grid=Grid(Axis.at("time", time.tolist()), seam.axis),
+        channels=channels,
+        attributes={"format": "matlab", "path": path.name, "notes": " ".join(notes)},
+    )
+
+
+def _space_time(path: Path, arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Coordinates (X,), times (T,) and the field (T, X)."""
+    field = next((name for name in _FIELD if name in arrays), None)
+    when = next((name for name in _TIME if name in arrays), None)
+    got = ", ".join(f"{name} {value.shape}" for name, value in arrays.items()) or "no numeric array"
+    if field is None and when is None and "x" in arrays and "y" in arrays and arrays["x"].shape == arrays["y"].shape:
+        raise ValueError(
+            f"{path.name}: matlab expects a field on a grid, x, t and usol; got scattered points ({got}). Unstructured fields are not "
+            "supported yet: interpolate them to a grid."
+        )
+    if field is None or when is None or "x" not in arrays:
+        raise ValueError(f"{path.name}: matlab expects x, {'|'.join(_TIME)} and {'|'.join(_FIELD)}; got {got}. Rename the arrays.")
+    u, axes = arrays[field], []
+    for name in ("x", when):
+        values = np.asarray(arrays[name], dtype=np.float64)
+        if values.size == 0 or values.size != max(values.shape, default=0):
+            raise ValueError(
+                f"{path.name}: matlab expects a vector of coordinates {name}; got shape {values.shape}. Pass one row of the mesh."
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"{path.name}: matlab expects finite coordinates {name}; got {int((~np.isfinite(values)).sum())} that are not."
+            )
+        axes.append(values.ravel())
+    x, time = axes
+    for name, values in (("x", x), (when, time)):
+        if not (np.diff(values) > 0).all():
+            raise ValueError(f"{path.name}: matlab expects increasing coordinates {name}; these are not. Sort them with the field first.")
+    if u.shape == (len(x), len(time)):
+        u = u.T
+    elif u.shape != (len(time), len(x)):
+        raise ValueError(f"{path.name}: matlab expects {field} of shape (nx, nt) = ({len(x)}, {len(time)}); got {u.shape}.")
+    if u.dtype.kind in "bui":
+        u = u.astype(np.float64)
+    return x, time, u.astype(u.dtype.newbyteorder("="))
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The numeric arrays of a file, shaped as in MATLAB."""
+    if is_hdf5(path):
+        return _arrays_73(path)
+    try:
+        return read_arrays(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"{path.name}: matlab expects a whole .mat file; this one is truncated or damaged ({error}). Fetch it again."
+        ) from error
+
+
+def _arrays_73(path: Path) -> dict[str, NDArray[Any]]:
+    """The numeric arrays of a format 7.3 file, their axes turned back; complex numbers are pairs (real, imag) there."""
+    arrays: dict[str, NDArray[Any]] = {}
+    with opened(path) as file:
+        for name in file:
+            entry = file.get(name)
+            dtype, shape = getattr(entry, "dtype", None), getattr(entry, "shape", None)
+            if dtype is None or shape is None:
+                continue
+            if dtype.names == ("real", "imag"):
+                pairs = entry[()]
+                arrays[name] = (pairs["real"] + 1j * pairs["imag"]).T
+            elif dtype.kind in "buif":
+                arrays[name] = np.asarray(entry[()]).T
+    return arrays

@@ -1,0 +1,178 @@
+"""Our HDF5 files: fields with grid, units, parameters, laws and certificates.
+
+Layout: dataset `fields` (N, C, *grid), contiguous, with a dimension scale for each axis, channel names and units as attributes; group
+`parameters`, one dataset each; group `laws`; group `certificate`, one row a sample; root attributes `format`, `version`, `grid` and
+`attributes` (JSON). Contiguous, so that it can be mapped: files larger than memory open at once.
+
+A file appears under its name when it is whole. Until then it is `NAME.part`, and `NAME.part.json` says how many samples of it are there
+and with which settings they were made: a killed run goes on from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from constraints import Axis, Grid
+from pde_datasets.problem import Fields
+
+FORMAT = "pcfm-fields"
+VERSION = 1
+
+
+class Writer:
+    """Writes fields in pieces, resumably.
+
+    Arguments:
+        path: the file to make.
+        count: samples in all.
+        settings: what determines the fields; a partial file made with others is not resumed.
+        overwrite: replace an existing file.
+        resume: go on with a partial file, if there is one.
+
+    Raises:
+        ValueError: the file exists, or a partial file was made with other settings.
+    """
+
+    def __init__(self, path: Path, count: int, settings: Mapping[str, Any], *, overwrite: bool = False, resume: bool = False) -> None:
+        self.path, self.count = Path(path), count
+        self.settings = json.loads(json.dumps(dict(settings), default=str))
+        self.part = self.path.with_name(self.path.name + ".part")
+        self.ledger = self.path.with_name(self.path.name + ".part.json")
+        if self.path.exists() and not overwrite:
+            raise ValueError(f"{self.path} exists already. Choose another name, or pass --overwrite.")
+        if not self.path.parent.is_dir():
+            self.path.parent.mkdir(parents=True)
+        self.written = self._resume() if resume else 0
+
+    def _resume(self) -> int:
+        if not (self.part.exists() and self.ledger.exists()):
+            return 0
+        ledger = json.loads(self.ledger.read_text())
+        if ledger["settings"] != self.settings or ledger["count"] != self.count:
+            changed = sorted(k for k in {*ledger["settings"], *self.settings} if ledger["settings"].get(k) != self.settings.get(k))
+            raise ValueError(
+                f"{self.part} was made with other settings ({', '.join(changed) or 'count'}). "
+                "Repeat the command that made it, or start again without --resume."
+            )
+        return int(ledger["written"])
+
+    def append(self, fields: Fields, certificate: Mapping[str, Tensor] | None = None) -> None:
+        """Add samples; they are safe on return."""
+        stop = self.written + len(fields)
+        with h5py.File(self.part, "r+" if self.written else "w") as file:
+            if not self.written:
+                self._create(file, fields, certificate or {})
+            file["fields"][self.written : stop] = fields.u.detach().cpu().numpy()
+            for name, values in fields.parameters.items():
+                file["parameters"][name][self.written : stop] = values.detach().cpu().numpy()
+            for name, values in (certificate or {}).items():
+                file["certificate"][name][self.written : stop] = values.detach().cpu().numpy()
+        self.written = stop
+        ledger = {"written": self.written, "count": self.count, "settings": self.settings}
+        temporary = self.ledger.with_name(self.ledger.name + ".new")
+        temporary.write_text(json.dumps(ledger))
+        os.replace(temporary, self.ledger)
+
+    def _create(self, file: h5py.File, fields: Fields, certificate: Mapping[str, Tensor]) -> None:
+        file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+        file.attrs["grid"] = json.dumps([axis.to_json() for axis in fields.grid.axes])
+        file.attrs["attributes"] = json.dumps({**fields.attributes, "settings": self.settings}, default=str)
+        data = _allocate(file, "fields", self.count, fields.u)
+        data.attrs["channels"], data.attrs["units"] = list(fields.channels), list(fields.units)
+        data.dims[0].label, data.dims[1].label = "sample", "channel"
+        for i, axis in enumerate(fields.grid.axes):
+            scale = file.create_dataset(f"axes/{axis.name}", data=axis.positions().numpy())
+            scale.attrs["units"], scale.attrs["periodic"] = axis.unit, axis.periodic
+            scale.make_scale(axis.name)
+            data.dims[2 + i].label = axis.name
+            data.dims[2 + i].attach_scale(scale)
+        for name, values in fields.parameters.items():
+            _allocate(file, f"parameters/{name}", self.count, values)
+        laws = file.create_group("laws")
+        laws.attrs["stated"] = json.dumps(list(fields.laws))
+        laws.attrs["roles"] = json.dumps({role: list(names) for role, names in fields.roles.items()})
+        for name, values in certificate.items():
+            _allocate(file, f"certificate/{name}", self.count, values)
+
+    def finish(self) -> None:
+        """Give the whole file its name.
+
+        Raises:
+            ValueError: samples are missing.
+        """
+        if self.written != self.count:
+            raise ValueError(f"{self.part} holds {self.written} of {self.count} samples; it cannot be finished.")
+        os.replace(self.part, self.path)
+        self.ledger.unlink()
+
+
+def _allocate(file: h5py.File, name: str, count: int, like: Tensor) -> h5py.Dataset:
+    """A contiguous dataset for `count` rows like those of a tensor, its space taken at once."""
+    dtype = like.detach().cpu().numpy().dtype
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.CONTIGUOUS)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    parent = file.require_group(os.path.dirname(name)) if "/" in name else file
+    space = h5py.h5s.create_simple((count, *like.shape[1:]))
+    identifier = h5py.h5d.create(
+        parent.id, os.path.basename(name).encode(), h5py.h5t.py_create(dtype, logical=True), space, dcpl=properties
+    )
+    return h5py.Dataset(identifier)
+
+
+def write(path: Path, fields: Fields, *, certificate: Mapping[str, Tensor] | None = None, overwrite: bool = False) -> None:
+    """Write fields in one piece."""
+    writer = Writer(path, len(fields), {}, overwrite=overwrite)
+    writer.append(fields, certificate)
+    writer.finish()
+
+
+def read(path: Path) -> Fields:
+    """Fields of one of our files, mapped and not read.
+
+    Raises:
+        ValueError: the file is not one of ours, is damaged, or of a newer version.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT:
+                raise ValueError(f"{path} is HDF5 but not in the layout of this toolkit (attribute format = '{FORMAT}').")
+            if int(file.attrs["version"]) > VERSION:
+                raise ValueError(f"{path} has layout version {file.attrs['version']}; this toolkit reads up to {VERSION}. Upgrade it.")
+            data = file["fields"]
+            laws = file["laws"]
+            return Fields(
+                _map(path, data),
+                Grid(*(Axis.from_json(axis) for axis in json.loads(file.attrs["grid"]))),
+                channels=tuple(str(name) for name in data.attrs["channels"]),
+                units=tuple(str(name) for name in data.attrs["units"]),
+                parameters={name: torch.from_numpy(values[()]) for name, values in file.get("parameters", {}).items()},
+                roles={role: tuple(names) for role, names in json.loads(laws.attrs["roles"]).items()},
+                laws=tuple(json.loads(laws.attrs["stated"])),
+                attributes={"format": "pcfm", **json.loads(file.attrs["attributes"])},
+            )
+    except (OSError, KeyError) as error:
+        raise ValueError(f"{path} is not a whole file of this toolkit: {error}. Make or copy it again.") from error
+
+
+def certificate(path: Path) -> dict[str, Tensor]:
+    """The certificate stored with fields, empty if there is none."""
+    with h5py.File(path, "r") as file:
+        return {name: torch.from_numpy(values[()]) for name, values in file.get("certificate", {}).items()}
+
+
+def _map(path: Path, data: h5py.Dataset) -> Tensor:
+    """A dataset as a tensor over the file's own bytes, private copies of pages that are written to."""
+    offset = data.id.get_offset()
+    if offset is None or not data.dtype.isnative:
+        return torch.from_numpy(data[()])
+    return torch.from_numpy(np.memmap(path, dtype=data.dtype, mode="c", offset=offset, shape=data.shape))

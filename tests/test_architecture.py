@@ -1,0 +1,141 @@
+"""The house: who may import whom, and what may be imported where."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("constraints", "pde_datasets", "pcfm")
+TOP_FLOOR = {
+    "pcfm/experiment.py",
+    "pcfm/laws.py",
+    "pcfm/audit.py",
+    "pcfm/evaluation.py",
+    "pcfm/pages.py",
+    "pcfm/cli.py",
+    "pcfm/generation.py",
+}
+"""Modules that turn names into objects and see all three packages, beside pcfm/commands."""
+
+STOREYS = {
+    "constraints": [
+        "grid", "units", "calculus.scheme", "calculus.finite_difference", "calculus.spectral", "calculus.vector", "calculus.quadrature",
+        "calculus", "linear.solve", "linear.map", "linear.structured", "linear.stacked", "linear", "constraint", "initial", "conservation",
+        "divergence", "kkt", "implicit", "projection",
+    ],
+    "pcfm": [
+        "naming", "schedule", "path", "source", "networks.embedding", "networks.perceptron", "networks.transformer",
+        "networks.fourier_operator", "networks", "velocity", "flow", "objective", "training", "samplers.sampler", "samplers.ode",
+        "samplers.projected", "samplers", "generation", "metrics", "report", "laws", "audit", "evaluation", "experiment", "pages", "commands",
+        "cli",
+    ],
+}  # fmt: skip
+"""Modules from the ground up: each imports only from those before it in its package."""
+
+HOMES = {
+    "h5py": ("pde_datasets/store.py", "pde_datasets/loaders/"),
+    "torchdiffeq": ("pcfm/samplers/ode.py",),
+    "matplotlib": ("pcfm/report/figure.py",),
+    "tyro": ("pcfm/cli.py", "pcfm/commands/"),
+    "tqdm": ("pcfm/commands/common.py",),
+    "safetensors": ("pcfm/flow.py",),
+}
+"""Libraries that are imported in one place only."""
+
+FILES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
+
+
+def imports(file: Path) -> set[str]:
+    """Modules a file imports, wherever in it, except for type checking only."""
+    tree = ast.parse(file.read_text())
+    hidden = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module)
+            found |= {
+                f"{node.module}.{alias.name}"
+                for alias in node.names
+                if (ROOT / node.module.replace(".", "/") / f"{alias.name}.py").exists()
+            }
+    return found
+
+
+def name(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_packages_know_only_those_below(file: Path) -> None:
+    package = file.relative_to(ROOT).parts[0]
+    above = {"constraints": {"pde_datasets", "pcfm"}, "pde_datasets": {"pcfm"}, "pcfm": {"pde_datasets"}}[package]
+    if package == "pcfm" and (name(file) in TOP_FLOOR or "commands" in file.parts):
+        above = set()
+    seen = {module.split(".")[0] for module in imports(file)}
+    assert not seen & above, f"{name(file)} imports {seen & above}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_libraries_stay_at_home(file: Path) -> None:
+    for library in {module.split(".")[0] for module in imports(file)} & set(HOMES):
+        assert name(file).startswith(HOMES[library]), f"{name(file)} imports {library}; its home is {HOMES[library]}"
+
+
+@pytest.mark.parametrize("package", STOREYS)
+def test_modules_import_downwards(package: str) -> None:
+    storeys = STOREYS[package]
+
+    def storey(module: str) -> int | None:
+        local = module.removeprefix(f"{package}.")
+        matches = [i for i, s in enumerate(storeys) if local == s or (local.startswith(s + ".") and s in ("metrics", "report", "commands"))]
+        return matches[0] if matches else None
+
+    for file in (ROOT / package).rglob("*.py"):
+        module = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        own = storey(module)
+        if module in (package, f"{package}.__main__", f"{package}.models"):
+            continue
+        assert own is not None, f"{module} has no place in the house: add it to STOREYS and docs/architecture.md"
+        for used in imports(file):
+            if used.startswith(package + ".") and (theirs := storey(used)) is not None:
+                assert theirs <= own, f"{module} imports {used}, which lies above it"
+
+
+def test_every_import_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {text.split(">=")[0].split("[")[0] for text in project["dependencies"]}
+    assert all(">=" in text for text in project["dependencies"]), "lower bounds, never pins"
+    used = {module.split(".")[0] for file in FILES for module in imports(file)}
+    foreign = used - set(sys.stdlib_module_names) - set(PACKAGES)
+    assert foreign <= declared, f"undeclared: {foreign - declared}"
+    assert not any(name.startswith("torchvision") for name in declared)
+
+
+def test_packages_are_listed() -> None:
+    """Every folder with code is in the wheel, and nothing of a generic name is."""
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    folders = {".".join(file.parent.relative_to(ROOT).parts) for file in FILES}
+    assert listed == folders
+
+
+def test_no_machine_paths_or_leftovers() -> None:
+    for file in FILES + sorted((ROOT / "tests").rglob("*.py")):
+        if file == Path(__file__):
+            continue
+        text = file.read_text()
+        for mark in ("TODO", "FIXME", "NotImplementedError"):
+            assert mark not in text, f"{name(file)}: {mark}"
