@@ -14,7 +14,7 @@ from constraints.projection import TOLERANCE
 from pcfm.flow import Flow
 from pcfm.naming import lookup
 from pcfm.path import Path
-from pcfm.samplers import Adaptive, Euler, Heun, ProjectedEnd, ProjectedFlow, RungeKutta4, Sampler
+from pcfm.samplers import Adaptive, ConsistentFlow, Euler, Heun, ProjectedEnd, ProjectedFlow, RungeKutta4, Sampler
 from pcfm.velocity import Velocity
 
 SOLVERS: dict[str, Callable[[Velocity], Sampler]] = {"euler": Euler, "heun": Heun, "rk4": RungeKutta4, "dopri5": Adaptive}
@@ -44,8 +44,12 @@ METHODS: dict[str, Method] = {
     "unconstrained": Method("the flow alone (Lipman et al., ICLR 2023)", lambda base, v, path, law: base, lawful=False),
     "project-end": Method("the flow, then the nearest lawful field, once", lambda base, v, path, law: ProjectedEnd(base, _needed(law))),
     "pcfm": Method(
-        "extrapolate, project, return at every step (Utkarsh et al., NeurIPS 2025, arXiv:2506.04171)",
+        "extrapolate, project, return from the first noise (Utkarsh et al., NeurIPS 2025, arXiv:2506.04171)",
         lambda base, v, path, law: ProjectedFlow(v, path, _needed(law)),
+    ),
+    "pcfm-consistent": Method(
+        "as pcfm, but return from the implied noise: Euler's method where the law is idle; curved laws at the end",
+        lambda base, v, path, law: ConsistentFlow(v, path, _needed(law)),
     ),
 }
 
@@ -125,7 +129,7 @@ def sample(
         flow: what to sample.
         count: number of samples.
         law: a law on physical fields, with per-sample targets if they differ: (count, ...).
-        method: one of `METHODS`; "pcfm" with a law and "unconstrained" without by default.
+        method: one of `METHODS`; "pcfm-consistent" with a law and "unconstrained" without by default.
         steps: flow steps.
         solver: one of `SOLVERS`, for methods that integrate the flow itself.
         seed: of the noise.
@@ -138,7 +142,7 @@ def sample(
     Raises:
         ValueError: an unknown method or solver, a law without a method for it or the reverse, or a law that does not fit the fields.
     """
-    method = method or ("unconstrained" if law is None else "pcfm")
+    method = method or ("unconstrained" if law is None else "pcfm-consistent")
     chosen = lookup("method", method, METHODS)
     if chosen.lawful and law is None:
         raise ValueError(f"method '{method}' expects a law. Give one, or use method 'unconstrained'.")
@@ -166,7 +170,7 @@ def sample(
         if local is not None and before is not None and projection is not None:
             violation, tolerance, held = certify(local, u)
             tolerances.append(tolerance)
-            result.projections += steps if method == "pcfm" else 1
+            result.projections += 1 if method == "project-end" else steps
             rows.append(
                 {
                     "violation": violation,

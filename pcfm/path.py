@@ -29,6 +29,10 @@ class Path(ABC):
     def endpoint(self, x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
         """The x1 that the point and the velocity determine."""
 
+    @abstractmethod
+    def origin(self, x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
+        """The x0 that the point and the velocity determine."""
+
 
 def broadcast(t: Tensor, x: Tensor) -> Tensor:
     """Times () or (B,), shaped so that they multiply fields (B, ...)."""
@@ -40,7 +44,8 @@ class AffinePath(Path):
     r"""$x_t = \alpha_t x_1 + \sigma_t x_0$; with the default schedule the straight path of optimal transport.
 
     From $\dot x_t = \dot\alpha_t x_1 + \dot\sigma_t x_0$ follows
-    $x_1 = (\sigma_t \dot x_t - \dot\sigma_t x_t)/(\dot\alpha_t\sigma_t - \alpha_t\dot\sigma_t)$.
+    $x_1 = (\sigma_t \dot x_t - \dot\sigma_t x_t)/\delta_t$ and $x_0 = (\dot\alpha_t x_t - \alpha_t \dot x_t)/\delta_t$ with
+    $\delta_t = \dot\alpha_t\sigma_t - \alpha_t\dot\sigma_t$.
 
     Source:
         Lipman et al., Flow matching for generative modeling, ICLR 2023; Liu et al., Flow straight and fast, ICLR 2023.
@@ -55,3 +60,7 @@ class AffinePath(Path):
     def endpoint(self, x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
         signal, noise, signal_rate, noise_rate = (broadcast(k, x_t) for k in self.schedule(t))
         return (noise * velocity - noise_rate * x_t) / (signal_rate * noise - signal * noise_rate)
+
+    def origin(self, x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
+        signal, noise, signal_rate, noise_rate = (broadcast(k, x_t) for k in self.schedule(t))
+        return (signal_rate * x_t - signal * velocity) / (signal_rate * noise - signal * noise_rate)

@@ -89,6 +89,8 @@ class Data:
         cut = len(x1) - held_out(len(x1), validation)
         self.x1, self.condition = x1[:cut], None if condition is None else condition[:cut]
         self.held_x1, self.held_condition = x1[cut:], None if condition is None else condition[cut:]
+        self._drawn: tuple[int, int] | None = None
+        self._permutation = torch.empty(0, dtype=torch.long)
 
     def batch(self, step: int, size: int, seed: int) -> tuple[Tensor, Tensor | None]:
         """The samples of a step: consecutive pieces of one random order an epoch."""
@@ -96,10 +98,16 @@ class Data:
         positions = torch.arange(step * size, (step + 1) * size)
         index = torch.empty(size, dtype=torch.long)
         for epoch in torch.unique(positions // n).tolist():
-            order = torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
             here = positions // n == epoch
-            index[here] = order[positions[here] % n]
+            index[here] = self._order(seed, epoch)[positions[here] % n]
         return self.x1[index], None if self.condition is None else self.condition[index]
+
+    def _order(self, seed: int, epoch: int) -> Tensor:
+        """The random order of an epoch."""
+        if (seed, epoch) != self._drawn:
+            self._permutation = torch.randperm(len(self.x1), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+            self._drawn = (seed, epoch)
+        return self._permutation
 
 
 class Trainer:

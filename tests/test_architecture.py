@@ -31,8 +31,8 @@ STOREYS = {
     "pcfm": [
         "naming", "schedule", "path", "source", "networks.embedding", "networks.perceptron", "networks.transformer",
         "networks.fourier_operator", "networks", "velocity", "flow", "objective", "training", "samplers.sampler", "samplers.ode",
-        "samplers.projected", "samplers", "generation", "metrics", "report", "laws", "audit", "evaluation", "experiment", "pages", "commands",
-        "cli",
+        "samplers.projected", "samplers", "generation", "metrics", "report", "laws", "audit", "evaluation", "experiment", "pages",
+        "commands", "cli",
     ],
 }  # fmt: skip
 """Modules from the ground up: each imports only from those before it in its package."""

@@ -182,6 +182,7 @@ class FourierSymbol(LinearMap):
         self.dims = tuple(range(-d, 0))
         self.rows = math.prod(shape[1:])
         self._cached: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+        self._pairs: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
     def _factors(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """The weighted symbol (C, ..., *K) and the inverse of the Gram symbol (..., *K), in the dtype of `like`."""
@@ -229,17 +230,29 @@ class FourierSymbol(LinearMap):
     def correct(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The nearest field with A v = target (0 by default) and the transform of its multiplier, without the factor i.
 
-        Factors are real and act on a real view of the transform, which spares the complex arithmetic.
+        Factors are real: they act on real and imaginary parts side by side, channel by channel and in place, without complex
+        arithmetic or temporaries of the size of the field.
         """
-        sigma, inverse = self._factors(u)
+        sigma, inverse = self._doubled(u)
         spectrum = self._transform(u)
-        view = torch.view_as_real(spectrum)
-        residual = (sigma[..., None] * view).sum(1)
+        parts = torch.view_as_real(spectrum).flatten(-2)
+        multiplier = sigma[0] * parts[:, 0]
+        for c in range(1, self.shape[0]):
+            multiplier = multiplier.addcmul_(sigma[c], parts[:, c])
         if target is not None:
-            residual = residual - torch.view_as_real(self._row_spectrum(target.expand(u.shape[0], self.rows)))
-        multiplier = inverse[..., None] * residual
-        view.addcmul_(sigma[..., None], multiplier[:, None], value=-1)
-        return self._inverse(spectrum), torch.view_as_complex(multiplier)
+            multiplier = multiplier - torch.view_as_real(self._row_spectrum(target.expand(u.shape[0], self.rows))).flatten(-2)
+        multiplier = multiplier.mul_(inverse)
+        for c in range(self.shape[0]):
+            parts[:, c].addcmul_(sigma[c], multiplier, value=-1)
+        return self._inverse(spectrum), torch.view_as_complex(multiplier.unflatten(-1, (-1, 2)))
+
+    def _doubled(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """`_factors` with each value twice, for real and imaginary part side by side."""
+        key = (like.dtype, like.device)
+        if key not in self._pairs:
+            sigma, inverse = self._factors(like)
+            self._pairs[key] = (sigma.repeat_interleave(2, dim=-1), inverse.repeat_interleave(2, dim=-1))
+        return self._pairs[key]
 
     def measure(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Rows, and their natural magnitude: the largest sum of the magnitudes of their terms, plus the root mean square gradient.

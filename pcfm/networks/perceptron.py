@@ -24,7 +24,7 @@ class Perceptron(nn.Module):
         super().__init__()
         self.shape = (channels, *grid.shape)
         points = grid.weights([]).expand(grid.shape).numel()
-        self.time = TimeEmbedding(width)
+        self.time = TimeEmbedding(width, octaves=4)
         layers: list[nn.Module] = [nn.Linear((channels + condition) * points + width, width), nn.SiLU()]
         for _ in range(depth - 1):
             layers += [nn.Linear(width, width), nn.SiLU()]
