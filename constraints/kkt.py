@@ -115,14 +115,18 @@ class Curved:
     def minimise(self, normals: Normals, v: Tensor, multiplier: Tensor, force: Tensor, fraction: float = 0.0) -> Tensor:
         """The tangent z with H z = force up to normals, H = I + curvature.
 
-        Forces are projected before they enter an inner product: their large normal part would drown it in round-off.
+        The force is projected twice: the first pass leaves round-off of the whole force, which may be far larger than its tangent
+        part and, off the tangent space, has no curvature to be divided by. Where the very first direction has negative curvature, far
+        from a minimum, the step is the force itself.
         """
 
         def hessian(z: Tensor) -> Tensor:
             return normals.tangent(z + self.curvature(v, multiplier, z))
 
         size = force.flatten(1).norm(dim=1)
-        return conjugate_gradients(hessian, normals.tangent(force), fraction=fraction, size=size, max_iterations=100)
+        tangent = normals.tangent(normals.tangent(force))
+        z = conjugate_gradients(hessian, tangent, fraction=fraction, size=size, max_iterations=100)
+        return torch.where(_spread(z.flatten(1).any(1), z), z, tangent)
 
     def newton(self, anchor: Tensor, guess: Tensor, tolerance: float, max_iterations: int) -> Solution:
         """The point nearest to `anchor` on the curved laws, from a guess in the same affine set."""
@@ -140,7 +144,7 @@ class Curved:
             if done.all() or iterations == max_iterations:
                 return Solution(v, multiplier, -taken, iterations)
             step = self._step(normals, v, pull, residual, multiplier)
-            length = self._search(v, anchor, step, multiplier)
+            length = self._search(v, anchor, step, torch.maximum(multiplier.abs(), (multiplier + normals.solve(residual)).abs()))
             v = torch.where(_spread(done, v), v, v + _spread(length, v) * step)
             done = done | (step.abs().flatten(1).amax(1) <= 4 * torch.finfo(v.dtype).eps * size)
             iterations += 1
@@ -151,8 +155,11 @@ class Curved:
         return restore + self.minimise(normals, v, multiplier, force, fraction=1e-6)
 
     def _search(self, v: Tensor, anchor: Tensor, step: Tensor, multiplier: Tensor) -> Tensor:
-        """Step length of each sample: halved until the merit falls, or full where the step is in Newton's own range."""
-        weight = 2 * multiplier.abs().amax(1) + 1e-3
+        """Step length of each sample: halved until the merit falls, or full where the step is in Newton's own range.
+
+        The merit ½|w - anchor|² + ρ|h|₁ is exact where ρ exceeds the multipliers, before and after the step.
+        """
+        weight = 2 * multiplier.amax(1)
 
         def merit(w: Tensor) -> Tensor:
             return (w - anchor).square().flatten(1).sum(1) / 2 + weight * self.constraint.residual(w).abs().sum(1)

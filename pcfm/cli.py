@@ -38,21 +38,28 @@ _GATHERED = ("--law", "--set")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 something did not hold, 2 wrong call or input."""
-    arguments = gather(list(sys.argv[1:] if arguments is None else arguments))
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         return _fail(f"unknown command '{arguments[0]}'. {suggest(arguments[0], COMMANDS)}")
     kinds: Any = Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items())]  # noqa: UP007
-    command: Common = tyro.cli(
-        kinds,
-        prog="pcfm",
-        description=_DESCRIPTION,
-        args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
     try:
+        command: Common = tyro.cli(
+            kinds,
+            prog="pcfm",
+            description=_DESCRIPTION,
+            args=gather(arguments),
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
         return command.run()
     except ValueError as error:
         return _fail(" ".join(str(error).split()))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has left: nothing more is to be flushed to them
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate" not in str(error):
+            raise
+        return _fail(f"out of memory: {' '.join(str(error).split())[:200]} Take smaller fields, or fewer at a time.")
     except OSError as error:
         return _fail(f"{error.filename or 'a file'}: {error.strerror or error}.")
     except KeyboardInterrupt:
@@ -62,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def gather(arguments: list[str]) -> list[str]:
     """Repeated list flags as one: `--law a --law b` becomes `--law a b`.
+
+    Raises:
+        ValueError: a list flag without a value, which would otherwise pass for an empty list.
 
     Example:
         >>> gather(["--law", "mass", "--steps", "5", "--law", "energy", "file.h5"])
@@ -86,6 +96,8 @@ def gather(arguments: list[str]) -> list[str]:
             taken.append(arguments[i])
             first = False
             i += 1
+        if first:
+            raise ValueError(f"{flag} expects a value; got none. Give one, or leave the flag out.")
     return rest + [part for flag, parts in values.items() for part in (flag, *parts)]
 
 

@@ -189,6 +189,7 @@ def fit(
     folder: FilePath,
     *,
     resume: bool = False,
+    start: Flow | None = None,
     device: torch.device | None = None,
     progress: Callable[[int, dict[str, float]], None] = lambda step, entry: None,
     card: Mapping[str, Any] | None = None,
@@ -200,6 +201,7 @@ def fit(
         experiment: network, source, path, condition, settings.
         folder: an existing folder; `state.pt`, `log.jsonl`, `weights.safetensors` and `model.json` are written to it.
         resume: go on from the folder's state.
+        start: a flow with the same network, whose weights to begin with.
         device: where to train; the CPU by default.
         progress: called after each step with its number and, now and then, losses.
         card: what to keep about data and licence.
@@ -217,6 +219,8 @@ def fit(
     x = units.normalise(u)
     condition = initial_channels(x, data.grid) if experiment.condition == "initial" else None
     network = build_network(experiment.network, data.grid, len(data.channels), experiment.condition, settings.seed)
+    if start is not None:
+        _begin_with(network, start.network)
     path, source = build_path(experiment.path), build_source(experiment.source, data.grid, len(data.channels))
     flow = Flow(
         network,
@@ -242,6 +246,18 @@ def fit(
     flow.card["history"] = trainer.history
     save(flow, experiment, folder)
     return flow
+
+
+def _begin_with(network: nn.Module, other: nn.Module) -> None:
+    """Copy the weights of a network of the same architecture.
+
+    Raises:
+        ValueError: it is of another.
+    """
+    try:
+        network.load_state_dict(other.state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"starting from a model expects its network configuration: {' '.join(str(error).split())[:200]}") from error
 
 
 def save(flow: Flow, experiment: Experiment, folder: FilePath, dtype: torch.dtype | None = None) -> None:

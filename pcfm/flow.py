@@ -18,6 +18,21 @@ from pcfm.source import Source
 from pcfm.velocity import NetworkVelocity
 
 FORMAT = "pcfm-flow"
+_DESCRIBED = {
+    "network": dict,
+    "source": dict,
+    "path": dict,
+    "grid": list,
+    "channels": list,
+    "channel_units": list,
+    "units": dict,
+    "roles": dict,
+    "laws": list,
+    "condition": str,
+    "call": str,
+    "time_scale": (int, float),
+    "card": dict,
+}
 VERSION = 1
 
 
@@ -124,8 +139,12 @@ def read_description(file: FilePath) -> dict[str, Any]:
         raise ValueError(f"{file} is not a model description: {error}.") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise ValueError(f"{file} is not a model description (format = '{FORMAT}').")
-    if int(description["version"]) > VERSION:
-        raise ValueError(f"{file} has version {description['version']}; this toolkit reads up to {VERSION}. Upgrade it.")
+    version = description.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise ValueError(f"{file} has version {version!r}; this toolkit reads up to {VERSION}. Upgrade it.")
+    wrong = [key for key, kind in _DESCRIBED.items() if not isinstance(description.get(key), kind)]
+    if wrong:
+        raise ValueError(f"{file} is not a whole model description: {', '.join(wrong)} missing or of another type. Copy it again.")
     return description
 
 
@@ -154,4 +173,12 @@ def load_weights(file: FilePath, network: nn.Module) -> None:
 
 
 def grid_from(description: Mapping[str, Any]) -> Grid:
-    return Grid(*(Axis.from_json(axis) for axis in description["grid"]))
+    """The grid of a description.
+
+    Raises:
+        ValueError: an axis is malformed.
+    """
+    try:
+        return Grid(*(Axis.from_json(axis) for axis in description["grid"]))
+    except TypeError as error:
+        raise ValueError(f"a model description expects axes as `Axis.to_json` writes them; got another grid: {error}.") from error

@@ -83,6 +83,8 @@ def parse(text: str) -> tuple[str, Options]:
             raise ValueError(f"law '{name}' expects options key=value; got '{item}'.")
         if key not in law.keys:
             raise ValueError(f"law '{name}' has no key '{key}'. {suggest(key, law.keys)}")
+        if key in options:
+            raise ValueError(f"law '{name}' expects each key once; got '{key}' twice.")
         options[key] = value
     return name, options
 
@@ -93,12 +95,29 @@ def build(text: str, context: Context) -> Constraint:
     Raises:
         ValueError: an unknown law or key, a value that cannot be known, or a law that does not fit the grid.
     """
+    name, options = _completed(text, context)
+    return LAWS[name].build(context, options)
+
+
+def _completed(text: str, context: Context) -> tuple[str, Options]:
+    """Name and options of a law, with what its source states and reference data do not replace."""
     name, options = parse(text)
     for stated in context.stated:
         other, known = parse(stated)
         if other == name and not (context.reference is not None and "value" in known):
             options = {**known, **options}
-    return LAWS[name].build(context, options)
+    return name, options
+
+
+def standing(texts: tuple[str, ...], context: Context) -> tuple[str, ...]:
+    """Those of some laws that can be stated of fields on their own: values are said, or conserved, and not those of reference data."""
+    kept = []
+    for text in texts:
+        name, options = _completed(text, context)
+        borrowed = "value" in LAWS[name].keys and "value" not in options and context.reference is not None
+        if name != "initial-condition" and not borrowed:
+            kept.append(":".join([name, *filter(None, [",".join(f"{key}={value}" for key, value in options.items())])]))
+    return tuple(dict.fromkeys(kept))
 
 
 def build_all(texts: tuple[str, ...], context: Context) -> Constraint:
@@ -124,7 +143,7 @@ def _channels(context: Context, options: Options, role: str, count: int | None, 
     else:
         raise ValueError(
             f"law '{law}' cannot tell which channels it is about: no channel is known as {role}. "
-            f"Say channels=A+B, out of {', '.join(context.channels)}."
+            f"Say channels={'+'.join(context.channels[:count])}, or others out of {', '.join(context.channels)}."
         )
     for name in names:
         if name not in context.channels:

@@ -48,13 +48,13 @@ def conjugate_gradients(
         b: right-hand sides, (B, ...).
         preconditioner: an approximate inverse, symmetric positive semidefinite.
         fraction: residual to reach as a fraction of b; round-off by default.
-        size: the norm, (B,), of which a residual of 8 eps counts as zero; that of b by default.
+        size: the norm, (B,), of which a residual of 16 eps counts as zero; that of b by default.
 
     Returns:
         Solutions, (B, ...).
     """
     solve = preconditioner or (lambda r: r)
-    round_off = 8 * torch.finfo(b.dtype).eps
+    round_off = 16 * torch.finfo(b.dtype).eps
 
     def inner(x: Tensor, y: Tensor) -> Tensor:
         return torch.linalg.vecdot(x.flatten(1), y.flatten(1))

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Laws = Annotated[tuple[str, ...], tyro.conf.arg(metavar="LAW ...")]
 
+CHUNK = 256
+"""Fields drawn, projected or measured at a time."""
+
 DONE, UNMET = 0, 1
 """Exit status: done; the work was done but something did not hold. A wrong call or input is 2."""
 
@@ -122,21 +125,14 @@ class Progress:
 
 
 def open_fields(path: Path, format: str | None = None) -> Fields:
-    """Fields of a file, checked to be finite.
+    """Fields of a file.
 
     Raises:
-        ValueError: the file cannot be used.
+        ValueError: the file cannot be used, or holds NaN or Inf.
     """
-    import torch
-
     import pde_datasets
 
-    fields = pde_datasets.open(path, format)
-    for first in range(0, len(fields), 256):
-        piece = fields.u[first : first + 256]
-        if not torch.isfinite(piece).all():
-            raise ValueError(f"{path} holds {int((~torch.isfinite(piece)).sum())} values that are NaN or Inf from sample {first} on.")
-    return fields
+    return pde_datasets.open(path, format)
 
 
 def open_reference(path: Path | None, like: Context) -> torch.Tensor | None:
@@ -150,8 +146,8 @@ def open_reference(path: Path | None, like: Context) -> torch.Tensor | None:
     fields = open_fields(path)
     if fields.grid.shape != like.grid.shape or len(fields.channels) != len(like.channels):
         raise ValueError(
-            f"reference {path} expects {len(like.channels)} channels on {like.grid.shape}; "
-            f"it has {len(fields.channels)} on {fields.grid.shape}."
+            f"--reference expects fields like those the laws are for, {len(like.channels)} channels on {like.grid.shape}; "
+            f"{path} has {len(fields.channels)} on {fields.grid.shape}."
         )
     return fields.u
 
@@ -165,20 +161,33 @@ def law_lines(laws: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def violations(law: Constraint, u: torch.Tensor) -> list[float]:
-    """Largest absolute residual of each law over all samples."""
-    from pcfm.generation import certify
+def summary(file: Path, law: Constraint | None, tolerance: float | None = None) -> dict[str, Any]:
+    """Count, converged and laws of a file of sampled or projected fields, from what is stored in it."""
+    import torch
 
-    values: list[float] = certify(law, u)[0].amax(0).tolist()
-    return values
+    from constraints.projection import TOLERANCE
+    from pcfm.generation import certify, law_rows
+    from pde_datasets.store import certificate, read
+
+    stored, u = certificate(file), read(file).u
+    count = len(u)
+    if law is None:
+        return {"count": count, "converged": count, "laws": []}
+    pieces = [slice(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
+    allowed = torch.cat([certify(law.take(here), u[here])[1] for here in pieces])
+    if tolerance is not None:
+        allowed = allowed * (tolerance / TOLERANCE[u.dtype])
+    return {"count": count, "converged": int(stored["converged"].sum()), "laws": law_rows(law, stored, allowed)}
 
 
 def fresh_file(path: Path, overwrite: bool) -> Path:
     """A file that may be written.
 
     Raises:
-        ValueError: it exists already.
+        ValueError: it exists already, or is a folder.
     """
+    if path.is_dir():
+        raise ValueError(f"expects a file to write; {path} is a folder. Name a file inside it.")
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists already. Choose another name, or pass --overwrite.")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from pcfm.commands.common import DONE, UNMET, Common, Laws, law_lines, open_fields, open_reference
+from pcfm.commands.common import CHUNK, DONE, UNMET, Common, Laws, law_lines, open_fields, open_reference, summary
 
 if TYPE_CHECKING:
     import torch
 
     from constraints import Constraint
     from pde_datasets import Fields, Problem
-
-CHUNK = 256
-"""Samples drawn or projected at a time."""
 
 
 @dataclass(kw_only=True)
@@ -41,6 +38,8 @@ class Generate(Common):
     resume: bool = False
 
     def run(self) -> int:
+        import torch
+
         from pcfm import __version__
         from pcfm.metrics import measure
         from pcfm.report import Record
@@ -58,9 +57,13 @@ class Generate(Common):
             while writer.written < self.count:
                 size = min(CHUNK, self.count - writer.written)
                 drawn = problem.draw(size, seed=self.seed, start=writer.written)
-                writer.append(
-                    replace(drawn, u=drawn.u.to(self.torch_dtype()), attributes={**drawn.attributes, "code_version": __version__})
-                )
+                u = drawn.u.to(self.torch_dtype())
+                if not torch.isfinite(u).all():
+                    raise ValueError(
+                        f"problem '{problem.name}' expects settings it can solve; with these, samples from {writer.written} on hold "
+                        "NaN or Inf. Change them back towards the defaults."
+                    )
+                writer.append(replace(drawn, u=u, attributes={**drawn.attributes, "code_version": __version__}))
                 progress.to(writer.written)
             writer.finish()
         results = {"problem": problem.name, "count": self.count, "file": self.out.name, "settings": settings}
@@ -76,19 +79,25 @@ def build_problem(name: str, overrides: tuple[str, ...], config: Path | None) ->
     Raises:
         ValueError: an unknown problem or key, or a value of the wrong type.
     """
+    import math
     import tomllib
 
     from pcfm.experiment import literal
     from pcfm.naming import lookup, suggest
     from pde_datasets import PROBLEMS
 
+    def number(value: Any) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
     kind = lookup("problem", name, PROBLEMS)
     values: dict[str, Any] = {}
     if config is not None:
         try:
             values = tomllib.loads(config.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise ValueError(f"configuration {config} cannot be read: {error}.") from error
+        except OSError as error:
+            raise ValueError(f"configuration {config} cannot be read: {error.strerror}.") from error
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ValueError(f"configuration {config} is not TOML: {error}.") from error
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -100,10 +109,13 @@ def build_problem(name: str, overrides: tuple[str, ...], config: Path | None) ->
             raise ValueError(f"problem '{name}' has no setting '{key}'. {suggest(key, known)}")
         default = known[key].default
         if isinstance(default, tuple):
-            if not (isinstance(value, list) and len(value) == len(default) and all(isinstance(v, (int, float)) for v in value)):
+            if not (isinstance(value, list) and len(value) == len(default) and all(number(v) for v in value)):
                 raise ValueError(f"setting '{key}' of problem '{name}' expects a range like {list(default)}; got {value!r}.")
             values[key] = tuple(float(v) for v in value)
-        elif isinstance(value, bool) or not isinstance(value, (int, float)) or (isinstance(default, int) and not isinstance(value, int)):
+        elif isinstance(default, int):
+            if not (isinstance(value, int) and number(value) and value > 0):
+                raise ValueError(f"setting '{key}' of problem '{name}' expects a positive whole number like {default}; got {value!r}.")
+        elif not number(value):
             raise ValueError(f"setting '{key}' of problem '{name}' expects a number like {default}; got {value!r}.")
     return kind(**values)
 
@@ -194,94 +206,77 @@ class Project(Common):
     resume: bool = False
 
     def run(self) -> int:
-        from pcfm.laws import Context, build_all
+        from pcfm.laws import Context, build_all, standing
         from pcfm.metrics import measure
         from pcfm.report import Record
         from pde_datasets.store import Writer
 
+        if self.tolerance is not None and not 0 < self.tolerance < 1:
+            raise ValueError(f"--tolerance expects a fraction between 0 and 1; got {self.tolerance}.")
         fields = open_fields(self.file, self.format)
         context = Context(fields.grid, fields.channels, fields.roles, fields.laws, count=len(fields))
-        law = build_all(self.law, replace(context, reference=open_reference(self.reference, context)))
+        context = replace(context, reference=open_reference(self.reference, context))
+        law = build_all(self.law, context)
         device, dtype = self.torch_device(), self.torch_dtype()
-        settings = {"file": str(self.file), "laws": list(self.law), "dtype": self.dtype, "tolerance": self.tolerance}
+        settings = {
+            "file": str(self.file),
+            "laws": list(self.law),
+            "reference": str(self.reference),
+            "dtype": self.dtype,
+            "tolerance": self.tolerance,
+        }
+        attributes = {**fields.attributes, "projected_on": list(self.law), "projected_from": str(self.file)}
+        kept = replace(fields, attributes=attributes, laws=standing(self.law, context))
         writer = Writer(self.out, len(fields), settings, overwrite=self.overwrite, resume=self.resume)
+        if writer.written:
+            self.say(f"resuming at field {writer.written} of {len(fields)}")
         progress = self.progress(len(fields), "fields", writer.written)
-        tally = _Tally()
         with measure() as meter:
             while writer.written < len(fields):
                 here = slice(writer.written, min(writer.written + CHUNK, len(fields)))
                 u = fields.u[here].to(device, dtype)
-                projected, certificate = tally.project(law.to(device).take(here), u, self.tolerance)
-                attributes = {**fields.attributes, "projected_on": list(self.law), "projected_from": str(self.file)}
-                writer.append(
-                    replace(fields[here], u=projected.cpu(), attributes=attributes, laws=_stated(fields.laws, self.law)), certificate
+                projected, certificate = _projected(law.to(device).take(here), u, self.tolerance)
+                meter.projections, meter.multiplier_solves = (
+                    meter.projections + 1,
+                    meter.multiplier_solves + int(certificate["iterations"][0]),
                 )
+                writer.append(replace(kept[here], u=projected.cpu()), certificate)
                 progress.to(writer.written)
             writer.finish()
-        meter.projections, meter.multiplier_solves = tally.projections, tally.iterations
-        results = {"count": len(fields), "converged": tally.converged, "moved": tally.moved(), "laws": tally.laws}
+        found = summary(self.out, law.to("cpu"), self.tolerance)
+        moved = _moved(self.out, fields)
+        results = {**found, "moved": moved}
         Record.of(meter.cost, device=device, seeds={}, results={**results, "file": self.out.name}).write(self.out.with_suffix(".json"))
-        self.say(f"{len(fields)} fields projected into {self.out}, {tally.converged} converged, moved by {100 * tally.moved():.3g} % (RMS)")
-        for line in law_lines(tally.laws):
+        self.say(f"{len(fields)} fields projected into {self.out}, {found['converged']} converged, moved by {100 * moved:.3g} % (RMS)")
+        for line in law_lines(found["laws"]):
             self.say(line)
         self.emit({**results, "seconds": meter.cost.seconds, "file": str(self.out)})
-        return DONE if tally.converged == len(fields) else UNMET
+        return DONE if found["converged"] == len(fields) else UNMET
 
 
-def _stated(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
-    """Laws that projected fields obey: the new ones that a file can state on its own."""
-    plain = [law for law in new if not law.startswith("initial-condition")]
-    return tuple(dict.fromkeys(plain)) or old
+def _projected(law: Constraint, u: torch.Tensor, tolerance: float | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Fields projected in their own units, channels of one scale each, with their certificate."""
+    import torch
+
+    from constraints import project
+    from pcfm.generation import certify
+
+    result = project(law, u, tolerance=tolerance)
+    return result.u, {
+        "violation": certify(law, result.u)[0].cpu(),
+        "violation_before": certify(law, u)[0].cpu(),
+        "stationarity": result.stationarity.cpu(),
+        "distance": (result.u - u).square().flatten(1).mean(1).sqrt().cpu(),
+        "multiplier_norm": result.multiplier.norm(dim=1).cpu(),
+        "iterations": torch.full((len(u),), result.iterations),
+        "converged": result.converged.cpu(),
+    }
 
 
-@dataclass
-class _Tally:
-    """What a run of projections came to."""
+def _moved(file: Path, fields: Fields) -> float:
+    """Root mean square of the move to the projected fields of a file over that of the fields."""
+    from pde_datasets.store import certificate
 
-    converged: int = 0
-    projections: int = 0
-    iterations: int = 0
-    squares: tuple[float, float] = (0.0, 0.0)
-    laws: list[dict[str, Any]] = field(default_factory=list)
-
-    def project(self, law: Constraint, u: torch.Tensor, tolerance: float | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Project fields in their own units, channels of one scale each, and keep count."""
-        import torch
-
-        from constraints import project
-        from pcfm.generation import certify
-
-        result = project(law, u, tolerance=tolerance)
-        before, (after, allowed, _) = certify(law, u)[0], certify(law, result.u)
-        move = result.u - u
-        self.converged += int(result.converged.sum())
-        self.projections, self.iterations = self.projections + 1, self.iterations + result.iterations
-        self.squares = (self.squares[0] + float(move.square().sum()), self.squares[1] + float(u.square().sum()))
-        for i, leaf in enumerate(law.leaves()):
-            row = {
-                "name": leaf.name,
-                "unit": leaf.unit,
-                "violation_before": float(before[:, i].max()),
-                "violation_after": float(after[:, i].max()),
-                "tolerance": float(allowed[:, i].min()),
-            }
-            if len(self.laws) > i:
-                old = self.laws[i]
-                for key in ("violation_before", "violation_after"):
-                    row[key] = max(row[key], old[key])
-                row["tolerance"] = min(row["tolerance"], old["tolerance"])
-                self.laws[i] = row
-            else:
-                self.laws.append(row)
-        return result.u, {
-            "violation": after.cpu(),
-            "stationarity": result.stationarity.cpu(),
-            "distance": move.square().flatten(1).mean(1).sqrt().cpu(),
-            "multiplier_norm": result.multiplier.norm(dim=1).cpu(),
-            "iterations": torch.full((len(u),), result.iterations),
-            "converged": result.converged.cpu(),
-        }
-
-    def moved(self) -> float:
-        """Root mean square of the move over that of the fields."""
-        return float((self.squares[0] / self.squares[1]) ** 0.5) if self.squares[1] else 0.0
+    size = sum(float(fields.u[i : i + CHUNK].double().square().sum()) for i in range(0, len(fields), CHUNK))
+    move = float(certificate(file)["distance"].double().square().sum()) * fields.u[0].numel()
+    return float((move / size) ** 0.5) if size else 0.0

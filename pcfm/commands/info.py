@@ -166,7 +166,11 @@ class Report(Common):
         from pcfm.pages import stored_page
 
         if not self.folders:
-            raise ValueError("report expects at least one run folder.")
+            raise ValueError("report expects at least one run folder; got none. Name the folder of a finished run.")
+        for folder in self.folders:
+            if not folder.is_dir():
+                what = "a file" if folder.exists() else "missing"
+                raise ValueError(f"report expects run folders; {folder} is {what}. Name the folder of a finished run.")
         out = fresh_file(self.out or self.folders[0] / "report.html", self.overwrite)
         stored_page(list(self.folders), out)
         self.say(f"report in {out}")

@@ -30,11 +30,13 @@ class Train(Common):
         set: Settings over those of the file, key=value, such as training.steps=2000 or network.width=32.
         format: Format of the file; detected by default.
         licence: Licence of the data, kept in the model's card.
+        init: A model whose weights to begin with, a run folder or the name of a shipped one; its network must be configured alike.
         resume: Go on from the last checkpoint of the run folder.
     """
 
     file: Annotated[Path, tyro.conf.Positional]
     out: Path
+    init: str | None = None
     config: Path | None = None
     set: tuple[str, ...] = ()
     format: str | None = None
@@ -42,7 +44,7 @@ class Train(Common):
     resume: bool = False
 
     def run(self) -> int:
-        from pcfm.experiment import fit, read_experiment, write_experiment
+        from pcfm.experiment import fit, load, read_experiment, write_experiment
         from pcfm.metrics import measure
         from pcfm.report import Record
         from pcfm.report.record import command_line
@@ -50,6 +52,7 @@ class Train(Common):
         seed = (f"training.seed={self.seed}",) if self.seed else ()
         experiment = read_experiment(self.config, (*self.set, *seed))
         fields = open_fields(self.file, self.format)
+        start = None if self.init is None else load(self.init)
         self._prepare()
         write_experiment(experiment, self.out / "config.toml")
         settings = experiment.training
@@ -70,7 +73,7 @@ class Train(Common):
 
         self.say(f"training on {len(fields)} fields ({fields.grid}), {settings.steps} steps of {settings.batch}")
         with measure() as meter:
-            flow = fit(fields, experiment, self.out, resume=self.resume, device=self.torch_device(), progress=told, card=card)
+            flow = fit(fields, experiment, self.out, resume=self.resume, start=start, device=self.torch_device(), progress=told, card=card)
         history = flow.card["history"]
         results = {
             "steps": settings.steps,
