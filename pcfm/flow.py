@@ -18,7 +18,7 @@ from pcfm.source import Source
 from pcfm.velocity import NetworkVelocity
 
 FORMAT = "pcfm-flow"
-_DESCRIBED = {
+_DESCRIBED: dict[str, type | tuple[type, ...]] = {
     "network": dict,
     "source": dict,
     "path": dict,

@@ -5,7 +5,7 @@ Layout: dataset `fields` (N, C, *grid), contiguous, with a dimension scale for e
 `attributes` (JSON). Contiguous, so that it can be mapped: files larger than memory open at once.
 
 A file appears under its name when it is whole. Until then it is `NAME.part`, and `NAME.part.json` says how many samples of it are there
-and with which settings they were made: a killed run goes on from it.
+and with which settings they were made: a killed run goes on from it, and is not lost to one that does not ask for that.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Writer:
         path: the file to make.
         count: samples in all.
         settings: what determines the fields; a partial file made with others is not resumed.
-        overwrite: replace an existing file.
+        overwrite: replace an existing file, or a partial one.
         resume: go on with a partial file, if there is one.
 
     Raises:
-        ValueError: the file exists, or a partial file was made with other settings.
+        ValueError: the file or a partial one exists, or the partial one to resume is damaged or was made with other settings.
     """
 
     def __init__(self, path: Path, count: int, settings: Mapping[str, Any], *, overwrite: bool = False, resume: bool = False) -> None:
@@ -47,27 +47,38 @@ class Writer:
         self.settings = json.loads(json.dumps(dict(settings), default=str))
         self.part = self.path.with_name(self.path.name + ".part")
         self.ledger = self.path.with_name(self.path.name + ".part.json")
+        if self.path.is_dir():
+            raise ValueError(f"{self.path} is a folder; expected a file to write. Name a file inside it.")
         if self.path.exists() and not overwrite:
             raise ValueError(f"{self.path} exists already. Choose another name, or pass --overwrite.")
-        if not self.path.parent.is_dir():
-            self.path.parent.mkdir(parents=True)
+        if self.part.exists() and self.ledger.exists() and not (overwrite or resume):
+            raise ValueError(f"{self.part} holds an unfinished run. Pass --resume to go on with it, or --overwrite to start again.")
         self.written = self._resume() if resume else 0
 
     def _resume(self) -> int:
         if not (self.part.exists() and self.ledger.exists()):
             return 0
-        ledger = json.loads(self.ledger.read_text())
-        if ledger["settings"] != self.settings or ledger["count"] != self.count:
-            changed = sorted(k for k in {*ledger["settings"], *self.settings} if ledger["settings"].get(k) != self.settings.get(k))
+        try:
+            ledger = json.loads(self.ledger.read_text())
+            old, count, written = ledger["settings"], ledger["count"], int(ledger["written"])
+            with h5py.File(self.part, "r") as file:
+                whole = file["fields"].shape[0] == count
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{self.part} cannot be gone on with: {error}. Start again with --overwrite.") from error
+        if old != self.settings or count != self.count or not whole:
+            changed = sorted(k for k in {*old, *self.settings} if old.get(k) != self.settings.get(k))
             raise ValueError(
                 f"{self.part} was made with other settings ({', '.join(changed) or 'count'}). "
-                "Repeat the command that made it, or start again without --resume."
+                "Repeat the command that made it, or start again with --overwrite."
             )
-        return int(ledger["written"])
+        return written
 
     def append(self, fields: Fields, certificate: Mapping[str, Tensor] | None = None) -> None:
         """Add samples; they are safe on return."""
         stop = self.written + len(fields)
+        if not self.written:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.ledger.unlink(missing_ok=True)  # before the samples it counts are overwritten
         with h5py.File(self.part, "r+" if self.written else "w") as file:
             if not self.written:
                 self._create(file, fields, certificate or {})
@@ -146,8 +157,9 @@ def read(path: Path) -> Fields:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:
                 raise ValueError(f"{path} is HDF5 but not in the layout of this toolkit (attribute format = '{FORMAT}').")
-            if int(file.attrs["version"]) > VERSION:
-                raise ValueError(f"{path} has layout version {file.attrs['version']}; this toolkit reads up to {VERSION}. Upgrade it.")
+            version = file.attrs["version"]
+            if not isinstance(version, (int, np.integer)) or version > VERSION:
+                raise ValueError(f"{path} has layout version {version}; this toolkit reads up to {VERSION}. Upgrade it.")
             data = file["fields"]
             laws = file["laws"]
             return Fields(
@@ -160,7 +172,7 @@ def read(path: Path) -> Fields:
                 laws=tuple(json.loads(laws.attrs["stated"])),
                 attributes={"format": "pcfm", **json.loads(file.attrs["attributes"])},
             )
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a whole file of this toolkit: {error}. Make or copy it again.") from error
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from pcfm.commands.common import DONE, UNMET, Common, Laws, law_lines, open_fields, open_reference
+from pcfm.commands.common import DONE, UNMET, Common, Laws, law_lines, open_fields, open_reference, summary
 
 if TYPE_CHECKING:
     import torch
 
     from constraints import Constraint
+    from pcfm.experiment import Experiment
     from pcfm.flow import Flow
     from pcfm.generation import Samples
     from pde_datasets import Fields
@@ -44,7 +45,7 @@ class Train(Common):
     resume: bool = False
 
     def run(self) -> int:
-        from pcfm.experiment import fit, load, read_experiment, write_experiment
+        from pcfm.experiment import fit, load, read_experiment
         from pcfm.metrics import measure
         from pcfm.report import Record
         from pcfm.report.record import command_line
@@ -53,8 +54,8 @@ class Train(Common):
         experiment = read_experiment(self.config, (*self.set, *seed))
         fields = open_fields(self.file, self.format)
         start = None if self.init is None else load(self.init)
-        self._prepare()
-        write_experiment(experiment, self.out / "config.toml")
+        device = self.torch_device()
+        self._check(experiment)
         settings = experiment.training
         card = {
             "data": {
@@ -66,14 +67,19 @@ class Train(Common):
             "command": command_line(_argv()),
         }
         progress = self.progress(settings.steps, "steps", 0)
+        begun = False
 
         def told(step: int, entry: dict[str, float]) -> None:
+            nonlocal begun
+            if not begun:
+                self._begin(experiment)
+                begun = True
             note = f"loss {entry['loss']:.4f}" if entry else ""
             progress.to(step, note + (f" validation {entry['validation']:.4f}" if "validation" in entry else ""))
 
         self.say(f"training on {len(fields)} fields ({fields.grid}), {settings.steps} steps of {settings.batch}")
         with measure() as meter:
-            flow = fit(fields, experiment, self.out, resume=self.resume, start=start, device=self.torch_device(), progress=told, card=card)
+            flow = fit(fields, experiment, self.out, resume=self.resume, start=start, device=device, progress=told, card=card)
         history = flow.card["history"]
         results = {
             "steps": settings.steps,
@@ -82,9 +88,8 @@ class Train(Common):
             "validation": history[-1].get("validation"),
             "experiment": asdict(experiment),
         }
-        Record.of(meter.cost, device=self.torch_device(), seeds={"training": settings.seed}, results=results).write(
-            self.out / "record.json"
-        )
+        record = Record.of(meter.cost, device=device, seeds={"training": settings.seed}, results=results)
+        record.write(self.out / "record.json")
         validation = "" if results["validation"] is None else f", validation loss {results['validation']:.4f}"
         self.say(
             f"model in {self.out}: {results['parameters']} parameters, loss {results['loss']:.4f}{validation}, {meter.cost.seconds:.0f} s"
@@ -92,13 +97,44 @@ class Train(Common):
         self.emit({"run": str(self.out), "seconds": meter.cost.seconds, **results})
         return DONE
 
-    def _prepare(self) -> None:
-        """Make the run folder, or refuse to write over a model that is there."""
+    def _check(self, experiment: Experiment) -> None:
+        """Refuse to write over a model that is there, or to go on with a run of other settings."""
+        from pcfm.experiment import read_experiment
+
+        if self.out.exists() and not self.out.is_dir():
+            raise ValueError(f"--out expects a run folder; {self.out} is a file. Name another.")
+        if self.resume and (self.out / "config.toml").exists():
+            changed = _changed(asdict(read_experiment(self.out / "config.toml")), asdict(experiment))
+            if changed:
+                raise ValueError(
+                    f"{self.out} was made with other settings ({', '.join(changed)}). "
+                    "Repeat the command that made it, or start again with --overwrite."
+                )
         if (self.out / "weights.safetensors").exists() and not (self.overwrite or self.resume):
             raise ValueError(f"{self.out} holds a trained model already. Choose another folder, or pass --overwrite or --resume.")
         if (self.out / "state.pt").exists() and not (self.overwrite or self.resume):
             raise ValueError(f"{self.out} holds an unfinished run. Pass --resume to go on with it, or --overwrite to start again.")
+
+    def _begin(self, experiment: Experiment) -> None:
+        """Make the run folder, without what another run left in it: after the first step, so that a wrong call costs no old model."""
+        from pcfm.experiment import write_experiment
+
         self.out.mkdir(parents=True, exist_ok=True)
+        if not self.resume:
+            for name in ("weights.safetensors", "model.json", "record.json", "state.pt", "log.jsonl"):
+                (self.out / name).unlink(missing_ok=True)
+        write_experiment(experiment, self.out / "config.toml")
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Keys of a configuration, table.key, that differ."""
+    keys = []
+    for name in new:
+        if isinstance(old[name], dict) and isinstance(new[name], dict):
+            keys += [f"{name}.{key}" for key in sorted({*old[name], *new[name]}) if old[name].get(key) != new[name].get(key)]
+        elif old[name] != new[name]:
+            keys.append(name)
+    return keys
 
 
 def _argv() -> list[str]:
@@ -139,7 +175,7 @@ class Sample(Common):
 
     def run(self) -> int:
         from pcfm.experiment import condition_for, load
-        from pcfm.laws import Context, build_all
+        from pcfm.laws import Context, build_all, standing
         from pcfm.metrics import measure
         from pcfm.report import Record
         from pde_datasets.store import Writer
@@ -147,11 +183,10 @@ class Sample(Common):
         if self.count < 1 or self.batch < 1:
             raise ValueError(f"--count and --batch expect at least 1; got {self.count} and {self.batch}.")
         flow = load(self.model, self.torch_device())
-        given = None if self.condition is None else open_fields(self.condition).u
         context = Context(flow.grid, flow.channels, flow.roles, flow.laws, count=self.count)
-        reference = open_reference(self.reference, context)
-        law = build_all(self.law, replace(context, reference=reference)) if self.law else None
-        condition = condition_for(flow, given, self.count)
+        context = replace(context, reference=open_reference(self.reference, context))
+        law = build_all(self.law, context) if self.law else None
+        condition = condition_for(flow, self._given(flow), self.count)
         settings = {
             **{k: v for k, v in asdict(self).items() if k in ("model", "law", "method", "steps", "solver", "seed", "dtype", "batch")},
             "reference": str(self.reference),
@@ -166,13 +201,13 @@ class Sample(Common):
             while writer.written < self.count:
                 here = slice(writer.written, min(writer.written + self.batch, self.count))
                 drawn = self._draw(flow, law, condition, here)
-                writer.append(_fields(flow, drawn, self.law, settings), drawn.certificate)
+                writer.append(_fields(flow, drawn, standing(self.law, context), settings), drawn.certificate)
                 parts.append(drawn)
                 progress.to(writer.written)
             writer.finish()
         meter.network_calls = sum(part.network_calls for part in parts)
         meter.projections = sum(part.projections for part in parts)
-        results = _summary(self.out, law, self.count)
+        results = summary(self.out, law)
         record = Record.of(meter.cost, device=self.torch_device(), seeds={"noise": self.seed}, results={**results, "settings": settings})
         record.write(self.out.with_suffix(".json"))
         tail = f", {results['converged']} lawful" if law is not None else ""
@@ -182,10 +217,26 @@ class Sample(Common):
         self.emit({**results, "seconds": meter.cost.seconds, "file": str(self.out)})
         return DONE if results["converged"] == self.count else UNMET
 
+    def _given(self, flow: Flow) -> torch.Tensor | None:
+        """Initial data for the network, checked to be on its grid, with or without time."""
+        if self.condition is None:
+            return None
+        if flow.condition == "none":
+            raise ValueError(f"--condition expects a model that was trained with one; '{self.model}' was not. Leave it out.")
+        fields = open_fields(self.condition)
+        if fields.grid.shape not in (flow.grid.shape, flow.grid.shape[1:]) or len(fields.channels) != len(flow.channels):
+            raise ValueError(
+                f"--condition expects {len(flow.channels)} channels on {flow.grid.shape} or {flow.grid.shape[1:]}; "
+                f"{self.condition} has {len(fields.channels)} on {fields.grid.shape}."
+            )
+        return fields.u
+
     def _draw(self, flow: Flow, law: Constraint | None, condition: torch.Tensor | None, here: slice) -> Samples:
+        import torch
+
         from pcfm.generation import sample
 
-        return sample(
+        drawn = sample(
             flow,
             here.stop - here.start,
             law=None if law is None else law.take(here),
@@ -198,6 +249,11 @@ class Sample(Common):
             batch=self.batch,
             dtype=self.torch_dtype(),
         )
+        if not torch.isfinite(drawn.u).all():
+            raise ValueError(
+                f"model '{self.model}' gives NaN or Inf in samples {here.start} to {here.stop - 1}. Train it again, or longer."
+            )
+        return drawn
 
 
 def _fields(flow: Flow, drawn: Samples, laws: tuple[str, ...], settings: dict[str, Any]) -> Fields:
@@ -210,20 +266,9 @@ def _fields(flow: Flow, drawn: Samples, laws: tuple[str, ...], settings: dict[st
         flow.channels,
         flow.channel_units,
         roles=dict(flow.roles),
-        laws=tuple(law for law in laws if not law.startswith("initial-condition")),
+        laws=laws,
         attributes={"source": "sampled", "model": settings["model"], "seed": settings["seed"], "code_version": __version__},
     )
-
-
-def _summary(file: Path, law: Constraint | None, count: int) -> dict[str, Any]:
-    """Count, converged and laws of a file of samples, from what is stored in it."""
-    from pcfm.generation import certify, law_rows
-    from pde_datasets.store import certificate, read
-
-    if law is None:
-        return {"count": count, "converged": count, "laws": []}
-    stored = certificate(file)
-    return {"count": count, "converged": int(stored["converged"].sum()), "laws": law_rows(law, stored, certify(law, read(file).u)[1])}
 
 
 @dataclass(kw_only=True)
