@@ -61,6 +61,7 @@ OPERATORS: dict[str, Callable[[], LinearMap]] = {
     "divergence central": lambda: divergence(PLANE, "central"),
     "divergence in time": lambda: divergence(FILM),
     "divergence 3-D": lambda: divergence(BOX),
+    "divergence of two of four channels": lambda: DivergenceFree(PLANE, components=(3, 1), channels=4).operator,
     "divergence of scaled channels": lambda: divergence(PLANE).weighted(torch.tensor([2.0, 0.3])[:, None, None]),
     "divergence after the first time": lambda: divergence(FILM).weighted((torch.arange(4) > 0).double()[:, None, None].expand(2, 4, 6, 4)),
     "divergence of a masked field": lambda: divergence(PLANE).weighted(half((2, 8, 7)).double()),
@@ -283,6 +284,13 @@ def test_divergence_multiplier_is_the_pressure() -> None:
     result = project(DivergenceFree(PLANE), gradient[None])
     assert result.u.abs().max() < 1e-13
     assert torch.allclose(result.multiplier.reshape(8, 7), -phi, atol=1e-13)
+
+
+def test_channels_that_take_no_part_are_untouched_to_the_bit() -> None:
+    u = normal((2, 4, 8, 7), 43)
+    result = project(Intersection(DivergenceFree(PLANE, components=(3, 1), channels=4), Mass(PLANE, 1.0, component=3, channels=4)), u)
+    assert result.converged.all()
+    assert torch.equal(result.u[:, [0, 2]], u[:, [0, 2]])
 
 
 def test_nyquist_modes_are_measured_as_they_are_projected() -> None:

@@ -181,20 +181,34 @@ class FourierSymbol(LinearMap):
         self.sizes = tuple(shape[-d:])
         self.dims = tuple(range(-d, 0))
         self.rows = math.prod(shape[1:])
+        self.active = [c for c in range(shape[0]) if bool(symbol[c].any())]
         self._cached: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
         self._pairs: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
     def _factors(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The weighted symbol (C, ..., *K) and the inverse of the Gram symbol (..., *K), in the dtype of `like`."""
+        """The weighted symbol of active channels (A, ..., *K) and the inverse of the Gram symbol (..., *K), in the dtype of `like`."""
         key = (like.dtype, like.device)
         if key not in self._cached:
             lead = len(self.shape) - 1 - len(self.sizes)
             sigma = self.symbol.reshape(self.shape[0], *(1,) * lead, *self.symbol.shape[1:]) * self.weights
+            sigma = sigma[self.active]
             gram = (sigma**2).sum(0)
             floor = 1e-20 * gram.max()
             inverse = torch.where(gram > floor, 1 / torch.where(gram > floor, gram, 1.0), 0.0)
             self._cached[key] = (sigma.to(like), inverse.to(like))
         return self._cached[key]
+
+    def _taken(self, u: Tensor) -> Tensor:
+        """The channels that take part."""
+        return u if len(self.active) == self.shape[0] else u[:, self.active]
+
+    def _put(self, part: Tensor, rest: Tensor | None = None) -> Tensor:
+        """Fields of all channels from those that take part; the others are as in `rest`, to the bit, or zero."""
+        if len(self.active) == self.shape[0]:
+            return part
+        full = part.new_zeros(part.shape[0], *self.shape) if rest is None else rest.clone()
+        full[:, self.active] = part
+        return full
 
     def _transform(self, u: Tensor) -> Tensor:
         return torch.fft.rfftn(u, dim=self.dims)
@@ -212,11 +226,11 @@ class FourierSymbol(LinearMap):
 
     def forward(self, u: Tensor) -> Tensor:
         sigma, _ = self._factors(u)
-        return self._rows((sigma * self._transform(u)).sum(1))
+        return self._rows((sigma * self._transform(self._taken(u))).sum(1))
 
     def adjoint(self, y: Tensor) -> Tensor:
         sigma, _ = self._factors(y)
-        return self._inverse(sigma * self._row_spectrum(y)[:, None])
+        return self._put(self._inverse(sigma * self._row_spectrum(y)[:, None]))
 
     def solve_gram(self, r: Tensor) -> Tensor:
         _, inverse = self._factors(r)
@@ -234,17 +248,17 @@ class FourierSymbol(LinearMap):
         arithmetic or temporaries of the size of the field.
         """
         sigma, inverse = self._doubled(u)
-        spectrum = self._transform(u)
+        spectrum = self._transform(self._taken(u))
         parts = torch.view_as_real(spectrum).flatten(-2)
         multiplier = sigma[0] * parts[:, 0]
-        for c in range(1, self.shape[0]):
+        for c in range(1, len(self.active)):
             multiplier = multiplier.addcmul_(sigma[c], parts[:, c])
         if target is not None:
             multiplier = multiplier - torch.view_as_real(self._row_spectrum(target.expand(u.shape[0], self.rows))).flatten(-2)
         multiplier = multiplier.mul_(inverse)
-        for c in range(self.shape[0]):
+        for c in range(len(self.active)):
             parts[:, c].addcmul_(sigma[c], multiplier, value=-1)
-        return self._inverse(spectrum), torch.view_as_complex(multiplier.unflatten(-1, (-1, 2)))
+        return self._put(self._inverse(spectrum), u), torch.view_as_complex(multiplier.unflatten(-1, (-1, 2)))
 
     def _doubled(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """`_factors` with each value twice, for real and imaginary part side by side."""
@@ -260,7 +274,7 @@ class FourierSymbol(LinearMap):
         The terms alone would not do: in a shear flow each of them vanishes, and round-off would be measured by round-off.
         """
         sigma, _ = self._factors(u)
-        spectrum = self._transform(u)
+        spectrum = self._transform(self._taken(u))
         terms = self._inverse(spectrum * (1j * sigma if self.odd else sigma))
         largest = terms.abs().sum(1).flatten(1).amax(1, keepdim=True)
         return terms.sum(1).flatten(1), largest + self._gradient(spectrum, sigma)

@@ -225,7 +225,8 @@ class Project(Common):
             "dtype": self.dtype,
             "tolerance": self.tolerance,
         }
-        attributes = {**fields.attributes, "projected_on": list(self.law), "projected_from": str(self.file)}
+        known = {key: value for key, value in fields.attributes.items() if key != "notes"}
+        attributes = {**known, "projected_on": list(self.law), "projected_from": self.file.name}
         kept = replace(fields, attributes=attributes, laws=standing(self.law, context))
         writer = Writer(self.out, len(fields), settings, overwrite=self.overwrite, resume=self.resume)
         if writer.written:
@@ -247,7 +248,8 @@ class Project(Common):
         moved = _moved(self.out, fields)
         results = {**found, "moved": moved}
         Record.of(meter.cost, device=device, seeds={}, results={**results, "file": self.out.name}).write(self.out.with_suffix(".json"))
-        self.say(f"{len(fields)} fields projected into {self.out}, {found['converged']} converged, moved by {100 * moved:.3g} % (RMS)")
+        self.say(f"{len(fields)} fields projected into {self.out}, {found['converged']} converged")
+        self.say("  moved (RMS): " + (", ".join(f"{name} {100 * share:.2g} %" for name, share in moved.items() if share) or "not at all"))
         for line in law_lines(found["laws"]):
             self.say(line)
         self.emit({**results, "seconds": meter.cost.seconds, "file": str(self.out)})
@@ -273,10 +275,17 @@ def _projected(law: Constraint, u: torch.Tensor, tolerance: float | None) -> tup
     }
 
 
-def _moved(file: Path, fields: Fields) -> float:
-    """Root mean square of the move to the projected fields of a file over that of the fields."""
-    from pde_datasets.store import certificate
+def _moved(file: Path, fields: Fields) -> dict[str, float]:
+    """Root mean square of the move to the projected fields of a file over that of the fields, channel by channel: units do not add."""
+    import torch
 
-    size = sum(float(fields.u[i : i + CHUNK].double().square().sum()) for i in range(0, len(fields), CHUNK))
-    move = float(certificate(file)["distance"].double().square().sum()) * fields.u[0].numel()
-    return float((move / size) ** 0.5) if size else 0.0
+    from pde_datasets.store import read
+
+    squares = torch.zeros(2, len(fields.channels), dtype=torch.float64)
+    projected = read(file).u
+    dims = [d for d in range(projected.ndim) if d != 1]
+    for first in range(0, len(fields), CHUNK):
+        u, v = (part[first : first + CHUNK].double() for part in (fields.u, projected))
+        squares += torch.stack([(v - u).square().sum(dims), u.square().sum(dims)])
+    shares = (squares[0] / squares[1].where(squares[1] > 0, 1.0)).sqrt()
+    return dict(zip(fields.channels, shares.tolist(), strict=True))
