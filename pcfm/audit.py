@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from constraints import Constraint
-from pcfm.laws import Context, build, parse
+from pcfm.laws import Context, build, parse, self_contained
 from pde_datasets import Fields
 
 HOLDS = {torch.float64: 1e-9, torch.float32: 2e-5}
@@ -16,7 +16,7 @@ HOLDS = {torch.float64: 1e-9, torch.float32: 2e-5}
 
 def candidates(fields: Fields) -> tuple[list[str], list[str]]:
     """Laws that could hold for fields of this kind, and what cannot be checked and why."""
-    laws, unknown = [law for law in fields.laws if not law.startswith("initial-condition")], []
+    laws, unknown = [law for law in fields.laws if self_contained(law)], []
     named = {parse(law)[0] for law in laws}
     space = fields.grid.space_axes
     velocity = fields.roles.get("velocity", ())

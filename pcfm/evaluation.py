@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pcfm.laws import Context, build
+from pcfm.laws import Context, build, self_contained
 from pcfm.metrics import energy_distance, mean_error, relative_error, spectrum_error, spread_error, violation
 from pcfm.report import Column
 from pde_datasets import Fields
@@ -53,7 +53,7 @@ def compare(fields: Fields, reference: Fields, laws: tuple[str, ...] = (), *, pa
     if len(u) > 1 and len(r) > 3:
         rows += _ensemble(fields, u, r)
     context = Context(grid, reference.channels, {**reference.roles, **fields.roles}, (*fields.laws, *reference.laws), reference=None)
-    stated = tuple(dict.fromkeys(law for law in (*fields.laws, *reference.laws) if not law.startswith("initial-condition")))
+    stated = tuple(dict.fromkeys(law for law in (*fields.laws, *reference.laws) if self_contained(law)))
     for text in laws or stated:
         rows.append(_law(text, context, u, r))
     return rows

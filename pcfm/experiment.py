@@ -243,7 +243,7 @@ def fit(
         trainer.restore()
     trainer.run(progress)
     network.load_state_dict(trainer.average)
-    flow.card["history"] = trainer.history
+    flow.card |= {"history": trainer.history, "network_calls": velocity.calls}
     save(flow, experiment, folder)
     return flow
 

@@ -121,22 +121,26 @@ def stored_page(folders: Sequence[Path], out: Path) -> None:
     Raises:
         ValueError: a folder is missing or holds no run.
     """
+    from pde_datasets.loaders import FORMATS
     from pde_datasets.store import read
 
+    ours = FORMATS["pcfm"].recognises
     sections: list[Section] = []
     figures = out.parent / "figures"
     for folder in folders:
         records = {file: Record.read(file) for file in sorted(folder.glob("*.json")) if _is_record(file)} if folder.is_dir() else {}
-        sets = {file.stem: read(file) for file in sorted(folder.glob("*.h5"))} if folder.is_dir() else {}
+        sets = {file.stem: read(file) for file in sorted(folder.glob("*.h5")) if ours(file)} if folder.is_dir() else {}
         if not records and not sets:
             raise ValueError(f"report expects run folders with records (*.json) or fields (*.h5); {folder} has neither.")
         sections.append(_records_section(folder, records))
         log = folder / "log.jsonl"
         if log.exists():
             history = [json.loads(line) for line in log.read_text().splitlines()]
-            sections.append(loss_section(history, figures / folder.name, f"Training of {folder.name}", "Losses as logged."))
+            sections.append(
+                loss_section(history, figures / folder.resolve().name, f"Training of {folder.resolve().name}", "Losses as logged.")
+            )
         for group in _alike(sets):
-            sections += _sections_of(group, figures / folder.name / next(iter(group)))
+            sections += _sections_of(group, figures / folder.resolve().name / next(iter(group)))
     write_page(out, "Runs", f"{len(folders)} run folder{'s' if len(folders) > 1 else ''}, from their stored records.", sections)
 
 
@@ -194,4 +198,4 @@ def _records_section(folder: Path, records: Mapping[Path, Record]) -> Section:
         Column("calls", "network calls"),
         Column("laws", "largest violation"),
     ]
-    return Section(f"Records of {folder.name}", table=to_html(rows, columns), caption="How each file was made.")
+    return Section(f"Records of {folder.resolve().name}", table=to_html(rows, columns), caption="How each file was made.")

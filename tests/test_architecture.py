@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("constraints", "pde_datasets", "pcfm")
 TOP_FLOOR = {
     "pcfm/experiment.py",
+    "pcfm/lawbook.py",
     "pcfm/laws.py",
     "pcfm/audit.py",
     "pcfm/evaluation.py",
@@ -25,13 +26,15 @@ TOP_FLOOR = {
 STOREYS = {
     "constraints": [
         "grid", "units", "calculus.scheme", "calculus.finite_difference", "calculus.spectral", "calculus.vector", "calculus.quadrature",
-        "calculus", "linear.solve", "linear.map", "linear.structured", "linear.stacked", "linear", "constraint", "initial", "conservation",
+        "calculus", "linear.solve", "linear.map", "linear.structured", "linear.stacked", "linear", "constraint", "initial", "boundary",
+        "observation", "conservation",
         "divergence", "kkt", "implicit", "projection",
     ],
     "pcfm": [
         "naming", "schedule", "path", "source", "networks.embedding", "networks.perceptron", "networks.transformer",
         "networks.fourier_operator", "networks", "velocity", "flow", "objective", "training", "samplers.sampler", "samplers.ode",
-        "samplers.projected", "samplers", "generation", "metrics", "report", "laws", "audit", "evaluation", "experiment", "pages",
+        "samplers.projected", "samplers", "generation", "metrics", "report", "lawbook",
+        "laws", "audit", "evaluation", "experiment", "pages",
         "commands", "cli",
     ],
 }  # fmt: skip

@@ -14,15 +14,24 @@ from torch import Tensor
 from constraints import (
     Axis,
     Constraint,
+    Dirichlet,
     DivergenceFree,
     Energy,
+    FinalCondition,
     FunctionConstraint,
     Grid,
     InitialCondition,
     Intersection,
     Mass,
     Momentum,
+    Neumann,
+    PeriodicSeam,
+    PointValues,
+    Robin,
+    Snapshot,
     Units,
+    WeightedIntegral,
+    no_slip,
     project,
     rescaled,
 )
@@ -33,6 +42,7 @@ TAU = 2 * math.pi
 PLANE = Grid(Axis("x", 8, length=TAU, periodic=True), Axis("y", 7, length=3.0, periodic=True))
 FILM = Grid(Axis("time", 4), Axis("x", 6, length=TAU, periodic=True), Axis("y", 4, length=TAU, periodic=True))
 BOX = Grid(*(Axis(n, 4, length=TAU, periodic=True) for n in "xyz"))
+WALLS = Grid(Axis("time", 3), Axis("x", 6, periodic=True), Axis("y", 5, length=2.0))
 LINE = Grid(Axis("time", 5), Axis.at("x", [0.0, 0.1, 0.3, 0.6, 1.0]))
 
 
@@ -46,6 +56,10 @@ def divergence(grid: Grid, scheme: str = "spectral") -> LinearMap:
 
 def half(shape: tuple[int, ...]) -> Tensor:
     return (torch.rand(shape, generator=torch.Generator().manual_seed(7)) < 0.4).expand(shape)
+
+
+def few(shape: tuple[int, ...]) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(8)) < 0.05
 
 
 OPERATORS: dict[str, Callable[[], LinearMap]] = {
@@ -153,6 +167,27 @@ LAWS: dict[str, tuple[Callable[[], Constraint], tuple[int, ...]]] = {
     ),
     "flow in 3-D": (lambda: Intersection(DivergenceFree(BOX), Momentum(BOX, 0.0), Energy(BOX, 2.0, mean=True)), (3, 4, 4, 4)),
     "both divergences": (lambda: Intersection(DivergenceFree(PLANE), DivergenceFree(PLANE, "central")), (2, 8, 7)),
+    "final, one each": (lambda: FinalCondition(LINE, normal((3, 1, 5), 1)), (1, 5, 5)),
+    "snapshot": (lambda: Snapshot(LINE, 2, normal((1, 5), 1)), (1, 5, 5)),
+    "value at a wall": (lambda: Dirichlet(WALLS, "y", "upper", normal((3, 1, 3, 6), 1), components=[1], channels=2), (2, 3, 6, 5)),
+    "slope at a wall": (lambda: Neumann(WALLS, "y", "lower", 0.3, channels=2), (2, 3, 6, 5)),
+    "slope of one channel": (lambda: Neumann(WALLS, "y", "upper", components=[1], channels=2, order=4), (2, 3, 6, 5)),
+    "mixed at a wall": (lambda: Robin(LINE, "x", "upper", 1.0, 0.5, torch.linspace(0, 1, 5)), (1, 5, 5)),
+    "seam": (lambda: PeriodicSeam(LINE, "x"), (1, 5, 5)),
+    "walls with energy": (
+        lambda: Intersection(*no_slip(WALLS), Energy(WALLS, 0.5), Neumann(WALLS, "y", "lower", channels=2)),
+        (2, 3, 6, 5),
+    ),
+    "walls, initial data and mass": (
+        lambda: Intersection(Dirichlet(LINE, "x", "lower", 1.0), InitialCondition(LINE, torch.linspace(1, 2, 5)[None]), Mass(LINE)),
+        (1, 5, 5),
+    ),
+    "sensors": (lambda: PointValues(half((2, 8, 7)), normal((3, 2, 8, 7), 2)), (2, 8, 7)),
+    "sensors and divergence": (
+        lambda: Intersection(DivergenceFree(PLANE), PointValues(few((2, 8, 7)), normal((2, 8, 7), 2)), Energy(PLANE, 40.0)),
+        (2, 8, 7),
+    ),
+    "flow rate": (lambda: WeightedIntegral(WALLS, torch.tensor([1.0, -2.0])[:, None, None, None], 0.2, channels=2), (2, 3, 6, 5)),
     "redundant": (lambda: Intersection(Momentum(PLANE, 0.0), Mass(PLANE, 0.0, channels=2), Momentum(PLANE, 0.0)), (2, 8, 7)),
     "function": (
         lambda: FunctionConstraint(lambda u: u.pow(4).flatten(1).sum(1, keepdim=True) - 40, scale=40.0),
@@ -286,6 +321,23 @@ def test_divergence_multiplier_is_the_pressure() -> None:
     assert torch.allclose(result.multiplier.reshape(8, 7), -phi, atol=1e-13)
 
 
+def test_boundary_laws_hold_for_the_fields_they_describe() -> None:
+    """Quadratics have exact second-order one-sided slopes, on any spacing; signs are outward."""
+    grid = Grid(Axis.at("x", [0.0, 0.2, 0.5, 1.1, 2.0]))
+    x = grid.axes[0].positions()
+    u = (1 + 3 * x - 2 * x**2)[None, None]
+    for law in (
+        Dirichlet(grid, "x", "lower", 1.0),
+        Dirichlet(grid, "x", "upper", -1.0),
+        Neumann(grid, "x", "lower", -3.0),
+        Neumann(grid, "x", "upper", -5.0),
+        Robin(grid, "x", "upper", 2.0, 3.0, -17.0),
+        WeightedIntegral(grid, torch.ones(1), (grid.weights() * u).sum()),
+    ):
+        assert law.residual(u).abs().max() < 1e-12, law.name
+        assert law.residual(u + x**3).abs().max() > 1e-3 or law.name == "value at lower x"
+
+
 def test_channels_that_take_no_part_are_untouched_to_the_bit() -> None:
     u = normal((2, 4, 8, 7), 43)
     result = project(Intersection(DivergenceFree(PLANE, components=(3, 1), channels=4), Mass(PLANE, 1.0, component=3, channels=4)), u)
@@ -371,7 +423,7 @@ def test_without_gradients_nothing_is_kept() -> None:
     ("make", "message"),
     [
         (lambda: InitialCondition(PLANE, torch.zeros(2, 7)), "time axis"),
-        (lambda: InitialCondition(LINE, torch.zeros(1, 4)), "expects fields at the first time"),
+        (lambda: InitialCondition(LINE, torch.zeros(1, 4)), "expects fields at one time"),
         (lambda: Mass(PLANE), "expects a value"),
         (lambda: Mass(PLANE, float("nan")), "finite"),
         (lambda: Mass(PLANE, 1.0, component=3, channels=2), "channels between"),
@@ -385,6 +437,14 @@ def test_without_gradients_nothing_is_kept() -> None:
         (lambda: project(Energy(PLANE, 1.0), torch.ones(1, 2, 8, 7, dtype=torch.int64)), "float32 or float64"),
         (lambda: project(FunctionConstraint(lambda u: u), torch.ones(1, 2, 8, 7)), r"\(B, m\)"),
         (lambda: Intersection(), "at least one"),
+        (lambda: Dirichlet(PLANE, "x", "lower"), "is periodic"),
+        (lambda: Dirichlet(LINE, "x", "left"), "side among"),
+        (lambda: Neumann(Grid(Axis("x", 8, cells=True)), "x", "lower"), "cell centres"),
+        (lambda: Robin(LINE, "x", "lower", 0.0, 0.0), "not zero"),
+        (lambda: no_slip(PLANE), "all are periodic"),
+        (lambda: Snapshot(LINE, 5, torch.zeros(1, 5)), "one of 5 times"),
+        (lambda: PointValues(torch.zeros(1, 4, dtype=torch.bool), torch.zeros(1, 4)), "at least one point"),
+        (lambda: WeightedIntegral(LINE, torch.zeros(3), 1.0), "broadcasts"),
     ],
 )
 def test_wrong_use_is_refused(make: Callable[[], object], message: str) -> None:

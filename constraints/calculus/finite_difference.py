@@ -63,6 +63,18 @@ def _stencils(axis: Axis, order: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(wrapped), torch.from_numpy(weights)
 
 
+def one_sided(axis: Axis, side: str, order: int = 2) -> Tensor:
+    """Weights of the derivative at one end of a bounded axis, on all its points, (n,): one-sided differences of a given order.
+
+    Example:
+        >>> one_sided(Axis("x", 4, length=3.0), "lower").tolist()
+        [-1.5, 2.0, -0.5, 0.0]
+    """
+    index, weights = _stencils(axis, order)
+    end = 0 if side == "lower" else -1
+    return torch.zeros(axis.points, dtype=torch.float64).index_add(0, index[end], weights[end])
+
+
 class CentralDifference(Scheme):
     """Central differences of even order, one-sided at walls, error $O(h^p)$.
 

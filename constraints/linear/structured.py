@@ -41,6 +41,7 @@ class Selection(LinearMap):
         super().__init__()
         index = mask.flatten().nonzero()[:, 0]
         self.shape, self.rows = tuple(mask.shape), len(index)
+        self.channels = torch.unique(index // math.prod(self.shape[1:])).tolist()
         self.register_buffer("index", index)
         self.register_buffer("weights", torch.ones(self.rows, dtype=torch.float64) if weights is None else weights)
 
@@ -61,7 +62,9 @@ class Selection(LinearMap):
         return Selection(mask.reshape(self.shape), self.weights * chosen.to(self.weights))
 
     def scale(self, u: Tensor) -> Tensor:
-        return self(u).abs()
+        """The largest value of the channels chosen from: a value that should be zero is measured by its neighbours, not by itself."""
+        size = u[:, self.channels].abs().flatten(1).amax(1, keepdim=True)
+        return size * self.weights.to(u).abs()
 
 
 class WeightedSum(LinearMap):
@@ -106,10 +109,10 @@ class WeightedSum(LinearMap):
         return WeightedSum(self.weights * diagonal.to(self.weights), self.dims, batched=self.batched)
 
     def scale(self, u: Tensor) -> Tensor:
-        return (self.weights.to(u) * u).abs().sum(self.dims).flatten(1) if self.rows > 1 else self._norms(u)
-
-    def _norms(self, u: Tensor) -> Tensor:
-        return (self.weights.to(u) * u).abs().flatten(1).sum(1, keepdim=True)
+        """The sum of the weights' magnitudes times the largest value that takes part in any row."""
+        weights = self.weights.to(u).abs()
+        size = (u.abs() * (weights > 0)).flatten(1).amax(1, keepdim=True)
+        return size * weights.sum(self.dims).reshape(-1, self.rows)
 
 
 class RowCombination(LinearMap):

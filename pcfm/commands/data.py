@@ -237,10 +237,8 @@ class Project(Common):
                 here = slice(writer.written, min(writer.written + CHUNK, len(fields)))
                 u = fields.u[here].to(device, dtype)
                 projected, certificate = _projected(law.to(device).take(here), u, self.tolerance)
-                meter.projections, meter.multiplier_solves = (
-                    meter.projections + 1,
-                    meter.multiplier_solves + int(certificate["iterations"][0]),
-                )
+                meter.projections += 1
+                meter.multiplier_solves += int(certificate["iterations"][0])
                 writer.append(replace(kept[here], u=projected.cpu()), certificate)
                 progress.to(writer.written)
             writer.finish()

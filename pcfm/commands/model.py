@@ -80,6 +80,7 @@ class Train(Common):
         self.say(f"training on {len(fields)} fields ({fields.grid}), {settings.steps} steps of {settings.batch}")
         with measure() as meter:
             flow = fit(fields, experiment, self.out, resume=self.resume, start=start, device=device, progress=told, card=card)
+        meter.network_calls = flow.card["network_calls"]
         history = flow.card["history"]
         results = {
             "steps": settings.steps,
