@@ -70,7 +70,7 @@ def read_experiment(file: FilePath | None = None, overrides: Sequence[str] = ())
             tables = tomllib.loads(FilePath(file).read_text())
         except OSError as error:
             raise ValueError(f"configuration {file} cannot be read: {error.strerror}.") from error
-        except tomllib.TOMLDecodeError as error:
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ValueError(f"configuration {file} is not TOML: {error}.") from error
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -80,6 +80,8 @@ def read_experiment(file: FilePath | None = None, overrides: Sequence[str] = ())
         table = tables
         for part in path:
             table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ValueError(f"configuration key '{key}' goes below '{part}', which has a value: {table!r}.")
         table[last] = literal(text)
     return _experiment(tables)
 
@@ -115,11 +117,13 @@ def literal(text: str) -> Any:
 def _experiment(tables: Mapping[str, Any]) -> Experiment:
     default = Experiment()
     _known(tables, [f.name for f in fields(Experiment)], "configuration")
+    for name in ("network", "source", "path", "training"):
+        if not isinstance(tables.get(name, {}), Mapping):
+            raise ValueError(f"configuration expects keys in '{name}', such as [{name}] KEY = VALUE; got {tables[name]!r}.")
     training = tables.get("training", {})
     _known(training, [f.name for f in fields(TrainingSettings)], "configuration table 'training'")
-    for f in fields(TrainingSettings):
-        if f.name in training and f.type in ("int", "float") and isinstance(training[f.name], (str, bool)):
-            raise ValueError(f"configuration key 'training.{f.name}' expects a number; got {training[f.name]!r}.")
+    for key, value in training.items():
+        _like(f"training.{key}", value, getattr(default.training, key))
     experiment = Experiment(
         network={**({} if "target" in tables.get("network", {}) else default.network), **tables.get("network", {})},
         source={**default.source, **tables.get("source", {})},
@@ -145,10 +149,24 @@ def _known(table: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
             raise ValueError(f"{where} has no key '{key}'. {suggest(key, keys)}")
 
 
+def _like(key: str, value: Any, default: Any) -> None:
+    """Check that a value is of the kind of a default: a whole number, a number, or a text."""
+    kind, words = type(default), {int: "a whole number", float: "a number", str: "a text"}
+    if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
+        raise ValueError(f"configuration key '{key}' expects {words[kind]} like {default!r}; got {value!r}.")
+
+
 def _check_options(name: str, table: Mapping[str, Any], kinds: Mapping[str, Callable[..., Any]], skip: tuple[str, ...]) -> None:
     kind = lookup(name, table["kind"], kinds)
-    keys = [key for key in inspect.signature(kind.__init__).parameters if key not in skip]
-    _known({k: v for k, v in table.items() if k != "kind"}, keys, f"configuration table '{name}' of kind '{table['kind']}'")
+    known = {key: parameter for key, parameter in inspect.signature(kind.__init__).parameters.items() if key not in skip}
+    options = {k: v for k, v in table.items() if k != "kind"}
+    _known(options, list(known), f"configuration table '{name}' of kind '{table['kind']}'")
+    for key, value in options.items():
+        several = isinstance(value, (list, tuple)) and "tuple" in str(known[key].annotation)
+        for single in value if several else [value]:
+            _like(f"{name}.{key}", single, known[key].default)
+            if isinstance(known[key].default, int) and single < 1:
+                raise ValueError(f"configuration key '{name}.{key}' expects at least 1; got {single}.")
 
 
 def _options(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,10 +185,15 @@ def build_network(table: Mapping[str, Any], grid: Grid, channels: int, condition
                 raise ValueError(
                     f"network.target expects an importable class, package.module.Class; '{table['target']}' is not: {error}."
                 ) from error
+            if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+                raise ValueError(f"network.target expects a class of networks, a torch.nn.Module; '{table['target']}' is none.")
             built: nn.Module = kind(**table.get("kwargs", {}))
             return built
         extra = channels if condition == "initial" else 0
-        return NETWORKS[table["kind"]](grid, channels, extra, **_options(table))
+        try:
+            return NETWORKS[table["kind"]](grid, channels, extra, **_options(table))
+        except RuntimeError as error:
+            raise ValueError(f"network '{table['kind']}' does not fit fields on {grid}: {' '.join(str(error).split())[:200]}") from error
 
 
 def build_source(table: Mapping[str, Any], grid: Grid, channels: int) -> Source:
@@ -284,6 +307,10 @@ def load(name: str | FilePath, device: torch.device | str = "cpu") -> Flow:
     description = read_description(folder / "model.json")
     grid = grid_from(description)
     channels = len(description["channels"])
+    try:
+        _experiment({key: description[key] for key in ("network", "source", "path", "condition")})
+    except ValueError as error:
+        raise ValueError(f"{folder / 'model.json'}: {error}") from error
     network = build_network(description["network"], grid, channels, description["condition"], seed=0)
     load_weights(folder / "weights.safetensors", network)
     return Flow(

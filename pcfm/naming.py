@@ -12,8 +12,8 @@ T = TypeVar("T")
 def suggest(name: str, known: Iterable[str]) -> str:
     """The end of an error message: the nearest known name, or all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(names)}."
+    near = difflib.get_close_matches(str(name), names, n=1)
+    return f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(names) or 'none'}."
 
 
 def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
@@ -22,6 +22,6 @@ def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
     Raises:
         ValueError: no entry of that name; the nearest one is suggested.
     """
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise ValueError(f"unknown {kind} '{name}'. {suggest(name, table)}")
     return table[name]

@@ -9,9 +9,11 @@ import json
 import math
 import os
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -62,6 +64,18 @@ class TrainingSettings:
             raise ValueError(f"training expects a validation fraction in [0, 1); got {self.validation}.")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"training expects precision float32 or bfloat16; got '{self.precision}'.")
+        for name, holds, wanted in (
+            ("learning_rate", 0 < self.learning_rate < math.inf, "a positive rate"),
+            ("warmup", self.warmup >= 0, "no negative number of steps"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "no negative rate"),
+            ("ema", 0 <= self.ema < 1, "a decay in [0, 1)"),
+            ("clip", self.clip > 0, "a positive norm"),
+            ("evaluate_every", self.evaluate_every >= 1, "at least 1"),
+            ("checkpoint_every", self.checkpoint_every >= 1, "at least 1"),
+            ("seed", abs(self.seed) < 2**40, "a seed of at most 40 bits"),
+        ):
+            if not holds:
+                raise ValueError(f"training.{name} expects {wanted}; got {getattr(self, name)}.")
 
 
 def held_out(count: int, fraction: float) -> int:
@@ -89,6 +103,7 @@ class Data:
         cut = len(x1) - held_out(len(x1), validation)
         self.x1, self.condition = x1[:cut], None if condition is None else condition[:cut]
         self.held_x1, self.held_condition = x1[cut:], None if condition is None else condition[cut:]
+        self.fingerprint = zlib.crc32(x1.contiguous().numpy().data)
         self._drawn: tuple[int, int] | None = None
         self._permutation = torch.empty(0, dtype=torch.long)
 
@@ -142,22 +157,22 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
+        self.running: list[float] = []
 
     def run(self, progress: Callable[[int, dict[str, float]], None]) -> None:
         """Train to the end, from the current step."""
         settings, started, before = self.settings, time.perf_counter(), self.seconds
-        running: list[float] = []
         while self.step < settings.steps:
-            running.append(self._advance())
+            self.running.append(self._advance())
             self.step += 1
             last = self.step == settings.steps
             self.seconds = before + time.perf_counter() - started
             if last or self.step % settings.evaluate_every == 0:
-                entry = {"step": self.step, "loss": sum(running) / len(running), "seconds": round(self.seconds, 2)}
+                entry = {"step": self.step, "loss": sum(self.running) / len(self.running), "seconds": round(self.seconds, 2)}
                 if len(self.data.held_x1):
                     entry["validation"] = self.validation_loss()
                 self.history.append(entry)
-                running = []
+                self.running = []
                 progress(self.step, entry)
             else:
                 progress(self.step, {})
@@ -227,6 +242,8 @@ class Trainer:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "history": self.history,
+            "running": self.running,
+            "data": self.data.fingerprint,
         }
         temporary = self.folder / "state.pt.part"
         torch.save(state, temporary)
@@ -239,16 +256,20 @@ class Trainer:
         """Go back to the last saved state.
 
         Raises:
-            ValueError: the folder holds none, or one of another network.
+            ValueError: the folder holds none, or one of another network or other data.
         """
         file = self.folder / "state.pt"
         if not file.exists():
             raise ValueError(f"resuming expects a checkpoint {file}; there is none. Start without --resume.")
         try:
             state: dict[str, Any] = torch.load(file, map_location=self.device, weights_only=True)
+            fingerprint = state["data"]
             self.network.load_state_dict(state["network"])
-        except (RuntimeError, KeyError, EOFError) as error:
-            raise ValueError(f"resuming expects a checkpoint of this network in {file}; it does not fit: {error}") from error
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average = state["average"]
-        self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average, self.history, self.running = state["average"], state["history"], state["running"]
+            self.step, self.seconds = state["step"], state["seconds"]
+        except (RuntimeError, KeyError, TypeError, AttributeError, EOFError, OSError, UnpicklingError) as error:
+            reason = "" if isinstance(error, UnpicklingError) else f": {' '.join(str(error).split())[:200]}"
+            raise ValueError(f"resuming expects a checkpoint of this network in {file}; it does not fit{reason}.") from error
+        if fingerprint != self.data.fingerprint:
+            raise ValueError(f"resuming expects the fields that {file} was trained on; these are others. Name the same file.")

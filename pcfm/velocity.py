@@ -46,11 +46,13 @@ class NetworkVelocity(nn.Module):
         self.network, self.call, self.time_scale = network, call, time_scale
         self.condition = condition
         self.calls = 0
-        parameter = next(iter(network.parameters()), None)
-        self._like = torch.empty(0) if parameter is None else parameter
+
+    def _like(self, x: Tensor) -> Tensor:
+        """The first real parameter of the network, whose dtype and device it runs in; the state itself where there is none."""
+        return next((p for p in self.network.parameters() if p.is_floating_point()), x)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        like = self._like
+        like = self._like(x)
         state = x.to(like.device, like.dtype)
         time = (self.time_scale * t).to(like.device, like.dtype).expand(x.shape[0])
         self.calls += 1

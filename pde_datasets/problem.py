@@ -99,6 +99,8 @@ class Problem(ABC):
 def generator(seed: int, index: int) -> torch.Generator:
     """The random generator of one sample: independent streams for different seeds or indices.
 
+    torch keeps 32 bits of a seed, so that among n samples about n^2/2^33 pairs share a stream.
+
     The two integers are mixed by a 64-bit finaliser (splitmix64, Steele et al. 2014), so that neighbouring indices share nothing.
     """
     mixed = (seed * 0x9E3779B97F4A7C15 + index * 0xD1B54A32D192ED03 + 0x8CB92BA72F3D8DD7) % 2**64

@@ -11,7 +11,9 @@ and with which settings they were made: a killed run goes on from it, and is not
 from __future__ import annotations
 
 import json
+import mmap
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -183,8 +185,18 @@ def certificate(path: Path) -> dict[str, Tensor]:
 
 
 def _map(path: Path, data: h5py.Dataset) -> Tensor:
-    """A dataset as a tensor over the file's own bytes, private copies of pages that are written to."""
+    """A dataset as a tensor over the file's own bytes, private copies of pages that are written to.
+
+    Without reserving memory for such copies, so that files larger than memory open.
+    """
     offset = data.id.get_offset()
-    if offset is None or not data.dtype.isnative:
-        return torch.from_numpy(data[()])
-    return torch.from_numpy(np.memmap(path, dtype=data.dtype, mode="c", offset=offset, shape=data.shape))
+    if offset is None or not data.dtype.isnative or not data.size or not hasattr(mmap, "MAP_PRIVATE"):
+        values = data[()]
+        return torch.from_numpy(values.astype(values.dtype.newbyteorder("="), copy=False))
+    start = offset - offset % mmap.ALLOCATIONGRANULARITY
+    length = offset - start + data.size * data.dtype.itemsize
+    flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+    with open(path, "rb") as file:
+        pages = mmap.mmap(file.fileno(), length, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE, offset=start)
+    values = np.frombuffer(pages, dtype=data.dtype, count=data.size, offset=offset - start)
+    return torch.from_numpy(values.reshape(data.shape))

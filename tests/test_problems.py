@@ -169,10 +169,10 @@ def test_streams_of_samples_are_independent() -> None:
     assert torch.equal(again, draws[3])
 
 
-def test_no_two_samples_of_a_seed_share_a_stream() -> None:
-    """torch's generator keeps 32 bits of its seed: random 64-bit seeds would meet after some 10^5 samples."""
+def test_streams_meet_no_oftener_than_32_bit_seeds_must() -> None:
+    """torch's generator keeps 32 bits of its seed: among n samples some n^2/2^33 pairs share a stream, one for 90 000."""
     firsts = {torch.randint(2**62, (), generator=generator(0, i)).item() for i in range(90_000)}
-    assert len(firsts) == 90_000
+    assert len(firsts) >= 90_000 - 6
 
 
 # --- Burgers -----------------------------------------------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ def test_laminar_profile_is_steady() -> None:
 
 
 def test_energy_budget_closes() -> None:
-    r"""$\dot E = -2\nu Z - 2\alpha E + \langle\mathbf u\cdot\mathbf f\rangle$, by centred differences whose error falls fourfold with dt."""
+    r"""$\dot E = -2\nu Z - 2\alpha E + \langle\mathbf u\cdot\mathbf f\rangle$, by centred differences of second order."""
     problem = Kolmogorov(points=32, viscosity=0.02, drag=0.3, force=2.0)
     start = VorticityFlow(problem).advance(vorticity(problem, 6), 0.5)
     force = problem.force * torch.sin(problem.mode * problem.grid.mesh()[1])

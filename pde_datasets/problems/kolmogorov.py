@@ -62,6 +62,14 @@ class Kolmogorov(Problem):
     interval: float = 2.0
     snapshots: int = 16
 
+    def __post_init__(self) -> None:
+        if not 0 < self.dt <= self.interval:
+            raise ValueError(
+                f"Kolmogorov expects a time step between 0 and the interval of snapshots, {self.interval}; got dt = {self.dt}."
+            )
+        if self.spin_up < 0:
+            raise ValueError(f"Kolmogorov expects a spin-up that is not negative; got {self.spin_up}.")
+
     @property
     def grid(self) -> Grid:
         return Grid(*(Axis(name, self.points, length=2 * math.pi, periodic=True) for name in ("x", "y")))
