@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=gather(arguments),
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-        return command.run()
+        return command.start()
     except ValueError as error:
         return _fail(" ".join(str(error).split()))
     except BrokenPipeError:

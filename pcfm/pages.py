@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from constraints.calculus import CentralDifference, Scheme, Spectral, curl
 from pcfm.metrics import energy_spectrum
 from pcfm.report import Column, Record, Section, page, to_html
 from pde_datasets import Fields
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHOWN = 4
 """Samples in a panel."""
@@ -28,7 +32,30 @@ def write_page(out: Path, title: str, lead: str, sections: Sequence[Section]) ->
     os.replace(temporary, out)
 
 
-def field_section(sets: Mapping[str, Fields], folder: Path, text: str = "") -> Section:
+@dataclass(frozen=True)
+class Album:
+    """Where the figures of a page are kept.
+
+    Attributes:
+        folder: their folder.
+        pdf: whether a PDF is written beside each PNG.
+    """
+
+    folder: Path
+    pdf: bool = False
+
+    def keep(self, drawn: Figure, name: str) -> Path:
+        """Write a figure; its PNG file."""
+        from pcfm.report import figure
+
+        return figure.save(drawn, self.folder, name, pdf=self.pdf)
+
+    def __truediv__(self, name: str) -> Album:
+        """The album of a subfolder."""
+        return Album(self.folder / name, self.pdf)
+
+
+def field_section(sets: Mapping[str, Fields], album: Album, text: str = "") -> Section:
     """Images of the first channel: space-time diagrams in one space dimension, planes in two or three, at the last time."""
     from pcfm.report import figure
 
@@ -40,17 +67,17 @@ def field_section(sets: Mapping[str, Fields], folder: Path, text: str = "") -> S
     else:
         rows = {label: _plane(fields.u[:SHOWN, :1], fields.grid)[:, 0] for label, fields in sets.items()}
         drawn = figure.field_panel(rows, f"Field {name}", unit, _plane_grid(first.grid))
-    return Section("Fields", figure=figure.save(drawn, folder, "fields"), caption=text or f"Each column is a sample of {name}.")
+    return Section("Fields", figure=album.keep(drawn, "fields"), caption=text or f"Each column is a sample of {name}.")
 
 
-def vorticity_section(sets: Mapping[str, Fields], folder: Path, text: str = "") -> Section:
+def vorticity_section(sets: Mapping[str, Fields], album: Album, text: str = "") -> Section:
     """Images of the vorticity of velocity fields in two dimensions."""
     from pcfm.report import figure
 
     rows = {label: vorticity(fields, SHOWN) for label, fields in sets.items()}
     first = next(iter(sets.values()))
     drawn = figure.field_panel(rows, "Vorticity", "s-1", _plane_grid(first.grid))
-    return Section("Vorticity", figure=figure.save(drawn, folder, "vorticity"), caption=text or "Derivatives show what fields hide.")
+    return Section("Vorticity", figure=album.keep(drawn, "vorticity"), caption=text or "Derivatives show what fields hide.")
 
 
 def vorticity(fields: Fields, count: int) -> Tensor:
@@ -61,7 +88,7 @@ def vorticity(fields: Fields, count: int) -> Tensor:
     return curl(velocity.to(torch.float64), grid, scheme)[:, 0]
 
 
-def spectrum_section(sets: Mapping[str, Fields], folder: Path, text: str = "") -> Section:
+def spectrum_section(sets: Mapping[str, Fields], album: Album, text: str = "") -> Section:
     """Energy spectra with the band that holds 80 % of the samples."""
     from pcfm.report import figure
 
@@ -72,10 +99,10 @@ def spectrum_section(sets: Mapping[str, Fields], folder: Path, text: str = "") -
         curves[label] = (k, energy.mean(0), energy.quantile(0.1, dim=0), energy.quantile(0.9, dim=0))
     drawn = figure.spectra(curves, "Energy spectrum")
     caption = text or "Mean over the samples; the band holds 80 % of them."
-    return Section("Energy spectrum", figure=figure.save(drawn, folder, "spectrum"), caption=caption)
+    return Section("Energy spectrum", figure=album.keep(drawn, "spectrum"), caption=caption)
 
 
-def energy_section(sets: Mapping[str, Fields], folder: Path, text: str = "") -> Section:
+def energy_section(sets: Mapping[str, Fields], album: Album, text: str = "") -> Section:
     """Distribution of kinetic energy, mean over the domain."""
     from pcfm.report import figure
 
@@ -84,23 +111,23 @@ def energy_section(sets: Mapping[str, Fields], folder: Path, text: str = "") -> 
         u = fields.u[:, list(fields.role("velocity"))].to(torch.float64)
         values[label] = u.square().sum(1).flatten(1).mean(1) / 2
     drawn = figure.distribution(values, "Kinetic energy, mean over the domain", "m2 s-2")
-    return Section("Kinetic energy", figure=figure.save(drawn, folder, "energy"), caption=text or "One value for each sample.")
+    return Section("Kinetic energy", figure=album.keep(drawn, "energy"), caption=text or "One value for each sample.")
 
 
-def violation_section(values: Mapping[str, Mapping[str, float]], folder: Path, tolerance: float, text: str) -> Section:
+def violation_section(values: Mapping[str, Mapping[str, float]], album: Album, tolerance: float, text: str) -> Section:
     """Largest violation of each law by each method, relative to the law's natural scale."""
     from pcfm.report import figure
 
     drawn = figure.violations(values, "Largest violation, relative to the law's natural scale", tolerance=tolerance)
-    return Section("Violation of the laws", figure=figure.save(drawn, folder, "violation"), caption=text)
+    return Section("Violation of the laws", figure=album.keep(drawn, "violation"), caption=text)
 
 
-def loss_section(history: Sequence[Mapping[str, float]], folder: Path, title: str, text: str) -> Section:
+def loss_section(history: Sequence[Mapping[str, float]], album: Album, title: str, text: str) -> Section:
     """Training and validation loss."""
     from pcfm.report import figure
 
     name = "loss-" + title.lower().replace(" ", "-")
-    return Section(title, figure=figure.save(figure.loss_curve(history, title), folder, name), caption=text)
+    return Section(title, figure=album.keep(figure.loss_curve(history, title), name), caption=text)
 
 
 def _plane(u: Tensor, grid: Grid) -> Tensor:
@@ -126,7 +153,7 @@ def stored_page(folders: Sequence[Path], out: Path) -> None:
 
     ours = FORMATS["pcfm"].recognises
     sections: list[Section] = []
-    figures = out.parent / "figures"
+    figures = Album(out.parent / "figures", pdf=True)
     for folder in folders:
         records = {file: Record.read(file) for file in sorted(folder.glob("*.json")) if _is_record(file)} if folder.is_dir() else {}
         sets = {file.stem: read(file) for file in sorted(folder.glob("*.h5")) if ours(file)} if folder.is_dir() else {}
@@ -166,15 +193,15 @@ def _alike(sets: Mapping[str, Fields]) -> list[dict[str, Fields]]:
     return groups
 
 
-def _sections_of(sets: Mapping[str, Fields], folder: Path) -> list[Section]:
+def _sections_of(sets: Mapping[str, Fields], album: Album) -> list[Section]:
     first = next(iter(sets.values()))
     space = first.grid.space_axes
-    sections = [field_section(sets, folder)]
+    sections = [field_section(sets, album)]
     velocity = all(len(fields.role("velocity")) == len(space) for fields in sets.values())
     if velocity and len(space) == 2:
-        sections.append(vorticity_section(sets, folder))
+        sections.append(vorticity_section(sets, album))
     if all(axis.periodic and axis.uniform for axis in space):
-        sections.append(spectrum_section(sets, folder))
+        sections.append(spectrum_section(sets, album))
     return sections
 
 

@@ -302,6 +302,7 @@ class TimeChannel(Affine):
 class Conditioned(Affine):
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         out = self.of(x, t)
+        assert condition is None or condition.dtype == x.dtype
         return out if condition is None else out + condition
 
 

@@ -11,6 +11,7 @@ from pcfm.commands.common import DONE, UNMET, Common
 
 if TYPE_CHECKING:
     from pcfm.generation import Samples
+    from pcfm.pages import Album
     from pcfm.report import Section
     from pde_datasets import Fields
 
@@ -28,7 +29,7 @@ LIVE = (
     "network.depth=3",
     "source.smoothness=2.5",
     "source.length=0.2",
-    "training.steps=350",
+    "training.steps=250",
     "training.batch=32",
     "training.learning_rate=4e-3",
     "training.warmup=50",
@@ -60,6 +61,7 @@ class Demo(Common):
         from pcfm.generation import sample
         from pcfm.laws import Context, build_all
         from pcfm.metrics import measure
+        from pcfm.pages import Album
         from pcfm.report import Record
         from pde_datasets.store import read, write
 
@@ -90,11 +92,12 @@ class Demo(Common):
         meter.network_calls = sum(part.network_calls for part in drawn.values())
         meter.projections = sum(part.projections for part in drawn.values())
         rows = _scores(sets, drawn, law)
-        sections = _sections(self.out / "figures", sets, rows, flow.card.get("history", []), self.torch_dtype())
+        album = Album(self.out / "figures")
+        sections = _sections(album, sets, rows, flow.card.get("history", []), self.torch_dtype())
         held = all(bool(part.converged.all()) for part in drawn.values())
         results: dict[str, Any] = {"laws": drawn[OURS].laws, "methods": rows, "count": self.count, "steps": self.steps}
         if self.train:
-            live, extra = self._live()
+            live, extra = self._live(album)
             sections += extra
             results["live_training"] = live
         self._write(sections, rows)
@@ -111,7 +114,7 @@ class Demo(Common):
             raise ValueError(f"{self.out} holds a report already. Choose another folder with --out, or pass --overwrite.")
         self.out.mkdir(parents=True, exist_ok=True)
 
-    def _live(self) -> tuple[dict[str, Any], list[Section]]:
+    def _live(self, album: Album) -> tuple[dict[str, Any], list[Section]]:
         """Train a model of the heat equation, and generate solutions with given initial data."""
         import torch
 
@@ -155,9 +158,9 @@ class Demo(Common):
         torch.set_grad_enabled(True)
         seconds = f"{result['seconds']:.0f}"
         sections = [
-            loss_section(history, self.out / "figures", "A model trained live", f"The loss falls within {seconds} s: training works here."),
+            loss_section(history, album, "A model trained live", f"The loss falls within {seconds} s: training works here."),
             replace(
-                field_section({label: fields[:4] for label, fields in sets.items()}, self.out / "figures" / "live"),
+                field_section({label: fields[:4] for label, fields in sets.items()}, album / "live"),
                 title="Heat equation, from the live model",
                 caption=(
                     "Time upwards. Without a law each column is some solution of the family; with the initial data "
@@ -214,7 +217,7 @@ def _scores(sets: dict[str, Fields], drawn: dict[str, Samples], law: Any) -> lis
 
 
 def _sections(
-    folder: Path, sets: dict[str, Fields], rows: list[dict[str, Any]], history: list[dict[str, float]], dtype: Any
+    album: Album, sets: dict[str, Fields], rows: list[dict[str, Any]], history: list[dict[str, float]], dtype: Any
 ) -> list[Section]:
     from constraints.projection import TOLERANCE
     from pcfm.pages import energy_section, field_section, loss_section, spectrum_section, violation_section, vorticity_section
@@ -239,16 +242,16 @@ def _sections(
     excess = {row["method"]: _excess(sets[row["method"]], sets[rows[0]["method"]]) for row in rows[1:]}
     worst = max(excess, key=lambda label: excess[label][1])
     sections = [
-        field_section(sets, folder, "Velocity u along x. All rows look like turbulence: the eye cannot tell which fields are lawful."),
+        field_section(sets, album, "Velocity u along x. All rows look like turbulence: the eye cannot tell which fields are lawful."),
         vorticity_section(
             sets,
-            folder,
+            album,
             "Vorticity, where errors of the network show first. The columns of the lower four rows start from the same noise: the laws "
             "adjust a sample, they do not replace it.",
         ),
         violation_section(
             shown,
-            folder,
+            album,
             TOLERANCE[dtype],
             f"The network alone leaves a divergence of {free[laws[0]]:.0e} of the velocity gradient; the lawful "
             "samples leave round-off, less "
@@ -263,7 +266,7 @@ def _sections(
         ),
         spectrum_section(
             sets,
-            folder,
+            album,
             "Energy over wavenumber; the curves should lie on the reference. Beyond k = 21 the simulation has nothing (dealiasing), the "
             f"network a remnant of its noise. Below, '{worst}' departs most, by a factor of "
             f"{excess[worst][1]:.1f} at k = {excess[worst][0]}. "
@@ -272,7 +275,7 @@ def _sections(
         ),
         energy_section(
             sets,
-            folder,
+            album,
             "Kinetic energy of each sample. Under the energy law the samples have the energies asked for, "
             "those of the first reference fields.",
         ),
@@ -284,7 +287,7 @@ def _sections(
     ]
     if history:
         sections.append(
-            loss_section(history, folder, "Training of the shipped model", "Loss of the shipped model, as its training logged it.")
+            loss_section(history, album, "Training of the shipped model", "Loss of the shipped model, as its training logged it.")
         )
     return sections
 

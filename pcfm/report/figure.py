@@ -290,13 +290,14 @@ def distribution(values: Mapping[str, Tensor], title: str, unit: str) -> Figure:
     return figure
 
 
-def save(figure: Figure, folder: str | Path, name: str) -> Path:
-    """Write a figure as PNG and as PDF, the same bytes each time.
+def save(figure: Figure, folder: str | Path, name: str, *, pdf: bool = True) -> Path:
+    """Write a figure as PNG and, unless told otherwise, as PDF, the same bytes each time.
 
     Arguments:
         figure: what to write.
         folder: where; made if it is not there.
         name: name of the files, without ending.
+        pdf: write a PDF too.
 
     Returns:
         The PNG file.
@@ -305,8 +306,9 @@ def save(figure: Figure, folder: str | Path, name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with rc_context(_LOOK):
         figure.savefig(folder / f"{name}.png", dpi=130, metadata={"Software": None})
-        figure.set_layout_engine("none")  # the layout just found serves the second file too
-        figure.savefig(folder / f"{name}.pdf", dpi=300, metadata={"CreationDate": None})
+        if pdf:
+            figure.set_layout_engine("none")  # the layout just found serves the second file too
+            figure.savefig(folder / f"{name}.pdf", dpi=300, metadata={"CreationDate": None})
     return folder / f"{name}.png"
 
 
