@@ -122,6 +122,8 @@ class Momentum(_Integral):
 class Energy(Constraint):
     r"""Kinetic energy, $\int\frac12\sum_i u_i^2\,dV$, at every time: a sphere for each, curved.
 
+    Zero energy leaves the zero field alone, where the sphere has no normal: such samples come back unconverged.
+
     On equal weights the nearest field in an affine set of other laws is on the ray from that set's point nearest to zero energy, which
     `retract` gives in closed form.
 

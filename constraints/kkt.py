@@ -132,8 +132,8 @@ class Curved:
         """The point nearest to `anchor` on the curved laws, from a guess in the same affine set."""
         v, iterations = guess, 0
         done = torch.zeros(len(anchor), dtype=torch.bool, device=anchor.device)
-        size = anchor.abs().flatten(1).amax(1).clamp_min(torch.finfo(anchor.dtype).tiny)
         while True:
+            size = torch.maximum(anchor.abs(), v.abs()).flatten(1).amax(1).clamp_min(torch.finfo(anchor.dtype).tiny)
             residual, scale = self.constraint.measure(v)
             normals = self.normals(v)
             pull = anchor - v

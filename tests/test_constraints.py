@@ -311,6 +311,16 @@ def test_energy_alone_is_a_scaling_and_with_momentum_a_shifted_one() -> None:
     assert torch.allclose(both, mean + fluctuation * (left / energy.energy(fluctuation)).sqrt()[:, :, None, None])
 
 
+@pytest.mark.parametrize("size", [1e-8, 1.0, 1e8])
+@pytest.mark.parametrize("energy", [1e-12, 1.0, 1e12])
+def test_closed_form_needs_no_iteration_at_any_scale(size: float, energy: float) -> None:
+    law = Intersection(DivergenceFree(PLANE), Momentum(PLANE, 0.0), Energy(PLANE, energy))
+    result = project(law, size * normal((2, 2, 8, 7), 44))
+    assert result.converged.all()
+    assert result.iterations == 1
+    assert torch.allclose(law.leaves()[2].energy(result.u), torch.tensor(energy, dtype=torch.float64), rtol=1e-12)  # type: ignore[operator]
+
+
 def test_divergence_multiplier_is_the_pressure() -> None:
     """Removing a gradient: the multiplier of grad phi is phi without its mean, up to sign."""
     x, y = PLANE.mesh()
