@@ -60,7 +60,7 @@ class _Integral(LinearConstraint):
         eye = torch.eye(integrals.rows, dtype=torch.float64).reshape(channels, times, integrals.rows)
         rows = eye[list(components)].flatten(0, 1)
         matrix = rows if value is not None else _differences(times, len(components)) @ rows
-        operator = integrals if value is not None and len(components) == channels else RowCombination(matrix, integrals)
+        operator = integrals if value is not None and components == tuple(range(channels)) else RowCombination(matrix, integrals)
         target = torch.zeros(operator.rows, dtype=torch.float64) if value is None else as_target(value, operator.rows, speaker)
         super().__init__(operator, target)
         self.name = f"{speaker.lower()} (conserved)" if value is None else speaker.lower()
@@ -200,9 +200,11 @@ class Energy(Constraint):
             return u
         offset = u - centre
         quadratic, constant = self.energy(offset), self.energy(centre) - self.target.to(u)
-        linear = (self.energy(u) - self.energy(centre) - quadratic) / 2
+        linear = (self.weights.to(u) * offset * centre).sum(self.dims).reshape(u.shape[0], self.times) / 2
         root = (linear.square() - quadratic * constant).clamp_min(0).sqrt()
-        s = torch.where(quadratic > 0, (root - linear) / torch.where(quadratic > 0, quadratic, 1.0), 1.0)
+        # An offset of round-off has no direction: times that other laws fix stay where they are.
+        free = quadratic > (64 * torch.finfo(u.dtype).eps) ** 2 * (self.energy(u) + self.energy(centre))
+        s = torch.where(free, (root - linear) / torch.where(free, quadratic, 1.0), 1.0)
         return centre + self._spread(s) * offset
 
     def _spread(self, rows: Tensor) -> Tensor:

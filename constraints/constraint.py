@@ -69,10 +69,16 @@ class Constraint(nn.Module, ABC):
         """The laws this one is made of, in the order of its rows."""
         return [self]
 
+    @property
+    def samples(self) -> int:
+        """Number of samples the law has targets for, 1 if one for all."""
+        target = self._buffers.get("target")
+        return 1 if target is None or target.ndim != 2 else len(target)
+
     def take(self, index: slice) -> Constraint:
         """The law of some samples of a batch: per-sample targets (B, m) are cut, all else is shared."""
         target = self._buffers.get("target")
-        if target is None or target.ndim != 2 or target.shape[0] == 1:
+        if target is None or self.samples == 1:
             return self
         part = copy.copy(self)
         part._buffers = {**self._buffers, "target": target[index]}
@@ -116,7 +122,8 @@ class FunctionConstraint(Constraint):
 
     Arguments:
         residual: (B, C, *N) to (B, m), each row of a sample a function of that sample alone.
-        scale: natural magnitude of the residual, by which tolerances are measured.
+        scale: natural magnitude of the residual, that of the terms that cancel in it, by which tolerances are measured. A sum of squares
+            that should be 1000 has scale 1000; with 1 it would be held to a round-off that its terms do not have.
         name: what to call it.
         unit: unit of the residual.
 
@@ -189,6 +196,7 @@ def rescaled(constraint: Constraint, units: Units) -> Constraint:
     """A physical law on normalised fields: it holds for x where `constraint` holds for `units.physical(x)`.
 
     The only bridge between the two. Linear laws stay linear and keep their structure; residuals, scales and multipliers stay physical.
+    Targets are taken as they are now.
 
     Arguments:
         constraint: the law of physical fields.
@@ -207,6 +215,10 @@ class _Rescaled(Constraint):
         super().__init__()
         self.inner, self.units = constraint, units
         self.name, self.unit = constraint.name, constraint.unit
+
+    @property
+    def samples(self) -> int:
+        return self.inner.samples
 
     def take(self, index: slice) -> Constraint:
         return _Rescaled(self.inner.take(index), self.units)

@@ -27,6 +27,9 @@ SCHEMES: dict[str, type[Scheme]] = {"spectral": Spectral, "central": CentralDiff
 class DivergenceFree(LinearConstraint):
     r"""$\nabla\cdot\mathbf u = 0$ at every point and time of a periodic box.
 
+    In float32 the spectral divergence of a smooth field is limited by the rounding of the field itself, which grows with the number of
+    points: beyond about 128 points an axis such fields come back unconverged. Use float64 there.
+
     Arguments:
         grid: two or three periodic, equally spaced space axes; time is allowed.
         scheme: the discrete divergence, `"spectral"`, `"central"` (order 2) or a `Scheme`.

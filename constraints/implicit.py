@@ -21,11 +21,11 @@ from constraints.kkt import Curved, Kernel
 
 
 def attach(kernel: Kernel, curved: Curved | None, constraint: Constraint, u: Tensor, v: Tensor, multiplier: Tensor) -> Tensor:
-    """The solution v as a differentiable function of the input u and of the parameters of the law.
-
-    A law whose Jacobian depends on a parameter (not only its residual) gets the part of the derivative that comes from the residual.
-    """
+    """The solution v as a differentiable function of the input u and of the parameters of the law, in its residual and Jacobian."""
     residual = constraint.residual(v)
+    forces = constraint.jacobian(v).adjoint(multiplier)
+    if forces.requires_grad:  # the optimality condition depends on parameters through J as well
+        u = u - (forces - forces.detach())
     if not (u.requires_grad or residual.requires_grad):
         return v
     leaves = [isinstance(leaf, LinearConstraint) for leaf in constraint.leaves()]

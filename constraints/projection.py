@@ -98,6 +98,10 @@ def project(
     """
     _check(constraint, u)
     if metric is not None:
+        if tuple(metric.shape) != (u.shape[1],) or metric.requires_grad:
+            raise ValueError(
+                f"project expects a metric of one number a channel, ({u.shape[1]},), without gradient; got {tuple(metric.shape)}."
+            )
         units = Units(torch.zeros_like(metric), metric)
         result = project(rescaled(constraint, units), units.normalise(u), tolerance=tolerance, max_iterations=max_iterations)
         return result._replace(u=units.physical(result.u))
@@ -114,7 +118,13 @@ def project(
 def _check(constraint: Constraint, u: Tensor) -> None:
     if u.dtype not in TOLERANCE:
         raise ValueError(f"project expects float32 or float64 fields; got {u.dtype}.")
+    if u.ndim < 3 or len(u) == 0:
+        raise ValueError(f"project expects at least one field, (B, C, *N); got {tuple(u.shape)}.")
     for leaf in constraint.leaves():
+        if leaf.samples not in (1, len(u)):
+            raise ValueError(
+                f"{leaf.name} has targets for {leaf.samples} samples; got {len(u)} fields. Take the law of these: law.take(slice)."
+            )
         shape = leaf.operator.shape if isinstance(leaf, LinearConstraint) else getattr(leaf, "shape", None)
         if shape is not None and tuple(u.shape[1:]) != tuple(shape):
             wanted = ", ".join(str(n) for n in shape)
@@ -193,6 +203,7 @@ class _System:
         if self.curved is not None and curved is not None:
             forces = forces + self.curved.constraint.jacobian(v).adjoint(curved)
         residuals, scales = zip(*(leaf.measure(v) for leaf in self.leaves), strict=True)
+        scales = [_floored(leaf, scale, u, tolerance) for leaf, scale in zip(self.leaves, scales, strict=True)]
         obeyed = torch.stack([(r.abs() <= tolerance * scale).all(1) for r, scale in zip(residuals, scales, strict=True)]).all(0)
         violation = torch.cat(residuals, dim=1).abs().amax(1)
         stationarity = (u - v - forces).abs().flatten(1).amax(1)
@@ -207,3 +218,8 @@ class _System:
         straight = iter(linear.split([size for size, is_flat in zip(sizes, flat, strict=True) if is_flat], dim=1))
         bent = iter(() if curved is None else curved.split([n for n, is_flat in zip(sizes, flat, strict=True) if not is_flat], dim=1))
         return torch.cat([next(straight) if is_flat else next(bent) for is_flat in flat], dim=1)
+
+
+def _floored(leaf: Constraint, scale: Tensor, u: Tensor, tolerance: float) -> Tensor:
+    """The scale of a law; where a linear one has made its own terms vanish, what the tolerance leaves of them before."""
+    return torch.maximum(scale, tolerance * leaf.scale(u)) if isinstance(leaf, LinearConstraint) else scale

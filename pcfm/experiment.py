@@ -262,7 +262,7 @@ def fit(
     )
     velocity = NetworkVelocity(network, flow.call, time_scale=flow.time_scale)
     trainer = Trainer(velocity, path, source, Data(x, condition, settings.validation), settings, folder, device or torch.device("cpu"))
-    if resume:
+    if resume and (folder / "state.pt").exists():
         trainer.restore()
     trainer.run(progress)
     network.load_state_dict(trainer.average)
@@ -317,7 +317,7 @@ def load(name: str | FilePath, device: torch.device | str = "cpu") -> Flow:
         network.to(device).eval(),
         build_path(description["path"]),
         build_source(description["source"], grid, channels),
-        Units(torch.tensor(description["units"]["shift"]), torch.tensor(description["units"]["scale"])),
+        Units(*(torch.tensor(description["units"][key], dtype=torch.float64) for key in ("shift", "scale"))),
         grid,
         tuple(description["channels"]),
         tuple(description["channel_units"]),

@@ -85,8 +85,9 @@ class Samples:
 def certify(law: Constraint, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Largest absolute residual (N, laws), the tolerance in the same unit (N, laws), and whether all hold (N,), of physical fields."""
     violations, tolerances, held = [], [], []
+    exact = u.to(torch.float64)  # what is judged is the field, not the rounding of its judgement
     for leaf in law.leaves():
-        residual, scale = leaf.measure(u)
+        residual, scale = leaf.measure(exact)
         allowed = TOLERANCE[u.dtype] * scale.expand_as(residual)
         violations.append(residual.abs().amax(1))
         tolerances.append(allowed.amin(1))

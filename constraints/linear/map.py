@@ -129,9 +129,18 @@ class Linearised(LinearMap):
         self.at = u
         value, self._pullback = torch.func.vjp(residual, u)[:2]
         self.shape, self.rows = tuple(u.shape[1:]), int(value.shape[1])
+        self._inverse: Tensor | None = None
 
     def forward(self, u: Tensor) -> Tensor:
         return torch.func.jvp(self.residual, (self.at,), (u,))[1]
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self._pullback(y)[0]
+
+    def solve_gram(self, r: Tensor) -> Tensor:
+        """As for all maps; the Jacobian is that of one field, so that its Gram matrix is inverted once."""
+        if self.rows > DENSE_ROWS:
+            return super().solve_gram(r)
+        if self._inverse is None:
+            self._inverse = pseudo_inverse(self.gram(r))
+        return (self._inverse @ r[..., None])[..., 0]
