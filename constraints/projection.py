@@ -202,8 +202,9 @@ class _System:
         forces = torch.zeros_like(u) if self.stack is None else self.stack.adjoint(linear)
         if self.curved is not None and curved is not None:
             forces = forces + self.curved.constraint.jacobian(v).adjoint(curved)
-        residuals, scales = zip(*(leaf.measure(v) for leaf in self.leaves), strict=True)
-        scales = [_floored(leaf, scale, u, tolerance) for leaf, scale in zip(self.leaves, scales, strict=True)]
+        measured = [leaf.measure(v) for leaf in self.leaves]
+        residuals = [residual for residual, _ in measured]
+        scales = [_floored(leaf, scale, u, tolerance) for leaf, (_, scale) in zip(self.leaves, measured, strict=True)]
         obeyed = torch.stack([(r.abs() <= tolerance * scale).all(1) for r, scale in zip(residuals, scales, strict=True)]).all(0)
         violation = torch.cat(residuals, dim=1).abs().amax(1)
         stationarity = (u - v - forces).abs().flatten(1).amax(1)

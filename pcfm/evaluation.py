@@ -52,7 +52,7 @@ def compare(fields: Fields, reference: Fields, laws: tuple[str, ...] = (), *, pa
         rows.append(_row("relative error, 95th percentile", float(errors.quantile(0.95)), 0.0, "1", "a reference predicts itself"))
     if len(u) > 1 and len(r) > 3:
         rows += _ensemble(fields, u, r)
-    context = Context(grid, reference.channels, {**reference.roles, **fields.roles}, (*fields.laws, *reference.laws), reference=None)
+    context = Context(grid, reference.channels, {**reference.roles, **fields.roles}, (*fields.laws, *reference.laws) if laws else ())
     stated = tuple(dict.fromkeys(law for law in (*fields.laws, *reference.laws) if self_contained(law)))
     for text in laws or stated:
         rows.append(_law(text, context, u, r))

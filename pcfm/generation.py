@@ -66,6 +66,7 @@ class Samples:
         laws: name, unit and largest violation of each law, and the tolerance it was held to.
         network_calls: evaluations of the network, each of one batch.
         projections: projections, each of one batch.
+        multiplier_solves: solves for multipliers within them, each of one batch.
         seconds: wall time.
     """
 
@@ -74,6 +75,7 @@ class Samples:
     laws: list[dict[str, float | str]] = field(default_factory=list)
     network_calls: int = 0
     projections: int = 0
+    multiplier_solves: int = 0
     seconds: float = 0.0
 
     @property
@@ -151,6 +153,9 @@ def sample(
         raise ValueError(f"method '{method}' takes no law. Use 'pcfm' or 'project-end', or drop the law.")
     if steps < 1 or count < 1:
         raise ValueError(f"sampling expects at least one step and one sample; got {steps} and {count}.")
+    for leaf in [] if law is None else law.leaves():
+        if leaf.samples not in (1, count):
+            raise ValueError(f"law '{leaf.name}' has targets for {leaf.samples} samples; {count} are asked for.")
     base = lookup("solver", solver, SOLVERS)
     times = torch.linspace(0, 1, steps + 1, dtype=dtype)
     result = Samples(torch.empty(0))
@@ -171,7 +176,9 @@ def sample(
         if local is not None and before is not None and projection is not None:
             violation, tolerance, held = certify(local, u)
             tolerances.append(tolerance)
-            result.projections += 1 if method == "project-end" else steps
+            if sampler.projector is not None:
+                result.projections += sampler.projector.projections
+                result.multiplier_solves += sampler.projector.solves
             rows.append(
                 {
                     "violation": violation,

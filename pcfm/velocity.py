@@ -48,13 +48,15 @@ class NetworkVelocity(nn.Module):
         self.calls = 0
 
     def _like(self, x: Tensor) -> Tensor:
-        """The first real parameter of the network, whose dtype and device it runs in; the state itself where there is none."""
-        return next((p for p in self.network.parameters() if p.is_floating_point()), x)
+        """A parameter of the network, real if there is one, whose dtype and device it runs in; the state itself where there is none."""
+        real = next((p for p in self.network.parameters() if p.is_floating_point()), None)
+        return next((p for p in self.network.parameters() if p.is_complex()), x) if real is None else real
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         like = self._like(x)
-        state = x.to(like.device, like.dtype)
-        time = (self.time_scale * t).to(like.device, like.dtype).expand(x.shape[0])
+        dtype = like.dtype.to_real()
+        state = x.to(like.device, dtype)
+        time = (self.time_scale * t).to(like.device, dtype).expand(x.shape[0])
         self.calls += 1
         return self._evaluate(state, time).to(x)
 

@@ -174,7 +174,7 @@ def read(path: Path) -> Fields:
                 laws=tuple(json.loads(laws.attrs["stated"])),
                 attributes={"format": "pcfm", **json.loads(file.attrs["attributes"])},
             )
-    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a whole file of this toolkit: {error}. Make or copy it again.") from error
 
 

@@ -423,6 +423,33 @@ def test_gradients_of_input_and_targets() -> None:
     assert torch.autograd.gradcheck(own, (u, scale))
 
 
+def test_gradients_of_parameters_of_a_jacobian() -> None:
+    u, a = 1 + normal((2, 1, 5), 62).square(), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+
+    def projected(u: Tensor, a: Tensor) -> Tensor:
+        return project(FunctionConstraint(lambda v: (v**2 + a * v**3).flatten(1).sum(1, keepdim=True) - 1), u).u
+
+    assert torch.autograd.gradcheck(projected, (u.requires_grad_(), a))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_energies_of_times_that_are_given_already(seed: int) -> None:
+    """At the given time the offset is round-off: the closed form must not blow it up."""
+    first = normal((1, 16), seed)
+    grid = Grid(Axis("time", 5), Axis("x", 16, periodic=True))
+    law = Intersection(InitialCondition(grid, first), Energy(grid, first.square().mean().item() / 2))
+    assert project(law, normal((8, 1, 5, 16), 1000 + seed)).converged.all()
+
+
+def test_targets_follow_the_order_of_components() -> None:
+    law = Momentum(PLANE, [1.0, 2.0], components=(1, 0), mean=True)
+    assert torch.allclose(project(law, torch.zeros(1, 2, 8, 7)).u.mean((2, 3)), torch.tensor([[2.0, 1.0]]))
+
+
+def test_a_law_that_annihilates_the_field_converges() -> None:
+    assert project(Momentum(PLANE, 0.0), torch.ones(2, 2, 8, 7, dtype=torch.float64)).converged.all()
+
+
 def test_without_gradients_nothing_is_kept() -> None:
     with torch.no_grad():
         assert not project(Energy(PLANE, 1.0), normal((1, 2, 8, 7), 1).requires_grad_()).u.requires_grad
@@ -443,6 +470,9 @@ def test_without_gradients_nothing_is_kept() -> None:
         (lambda: DivergenceFree(Grid(Axis("x", 8), Axis("y", 8, periodic=True))), "periodic"),
         (lambda: DivergenceFree(PLANE, "upwind"), "scheme"),
         (lambda: project(DivergenceFree(PLANE), torch.zeros(1, 3, 8, 7)), "expects fields of shape"),
+        (lambda: project(Energy(PLANE, torch.ones(4)), torch.ones(1, 2, 8, 7)), "targets for 4 samples"),
+        (lambda: project(Energy(PLANE, 1.0), torch.ones(0, 2, 8, 7)), "at least one field"),
+        (lambda: project(Energy(PLANE, 1.0), torch.ones(1, 2, 8, 7), metric=torch.ones(3)), "one number a channel"),
         (lambda: project(Energy(PLANE, 1.0), torch.full((1, 2, 8, 7), math.inf)), "NaN or Inf"),
         (lambda: project(Energy(PLANE, 1.0), torch.ones(1, 2, 8, 7, dtype=torch.int64)), "float32 or float64"),
         (lambda: project(FunctionConstraint(lambda u: u), torch.ones(1, 2, 8, 7)), r"\(B, m\)"),

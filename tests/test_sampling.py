@@ -168,6 +168,23 @@ def test_samples_do_not_depend_on_how_they_are_batched_or_numbered() -> None:
     assert (whole - other).abs().max() > 0.1
 
 
+def test_projections_and_solves_are_counted() -> None:
+    law = Intersection(DivergenceFree(PLANE), Energy(PLANE, 1.0))
+    counts = {}
+    for method in ("project-end", "pcfm", "pcfm-consistent"):
+        samples = pcfm.sample(still_flow(), 5, law=law, method=method, steps=4, batch=3)
+        assert samples.multiplier_solves >= samples.projections
+        counts[method] = samples.projections
+    assert counts == {"project-end": 2, "pcfm": 8, "pcfm-consistent": 8}
+    assert pcfm.sample(still_flow(), 5, law=Energy(PLANE, 1.0), steps=4).projections == 1
+    assert pcfm.sample(still_flow(), 5, steps=4).projections == 0
+
+
+def test_targets_for_another_number_of_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="targets for 4 samples; 3 are asked for"):
+        pcfm.sample(still_flow(), 3, law=Energy(PLANE, torch.ones(4)))
+
+
 def test_certificate_reports_what_does_not_hold() -> None:
     law = Intersection(Momentum(PLANE, 0.0), Momentum(PLANE, 1.0))
     samples = pcfm.sample(still_flow(), 2, law=law, steps=2)

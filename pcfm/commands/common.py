@@ -196,6 +196,20 @@ def summary(file: Path, law: Constraint | None, tolerance: float | None = None) 
     return {"count": count, "converged": int(stored["converged"].sum()), "laws": law_rows(law, stored, allowed)}
 
 
+def record_file(out: Path, *, overwrite: bool, resume: bool) -> Path:
+    """Where the record of a file of fields goes: beside it, with the ending .json.
+
+    Raises:
+        ValueError: that is the file itself, or is there already.
+    """
+    record = out.with_suffix(".json")
+    if record == out:
+        raise ValueError(f"--out expects a file of fields, {out.with_suffix('.h5')}; {out} is where the record of the run goes.")
+    if record.exists() and not (overwrite or resume):
+        raise ValueError(f"{record} exists already, and the record of the run goes there. Choose another name, or pass --overwrite.")
+    return record
+
+
 def fresh_file(path: Path, overwrite: bool) -> Path:
     """A file that may be written.
 

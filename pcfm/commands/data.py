@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from pcfm.commands.common import CHUNK, DONE, UNMET, Common, Laws, law_lines, open_fields, open_reference, summary
+from pcfm.commands.common import CHUNK, DONE, UNMET, Common, Laws, law_lines, open_fields, open_reference, record_file, summary
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +49,7 @@ class Generate(Common):
             raise ValueError(f"--count expects at least 1; got {self.count}.")
         problem = build_problem(self.problem, self.set, self.config)
         settings = {"problem": problem.name, "seed": self.seed, "dtype": self.dtype, **asdict(problem)}  # type: ignore[call-overload]
+        record = record_file(self.out, overwrite=self.overwrite, resume=self.resume)
         writer = Writer(self.out, self.count, settings, overwrite=self.overwrite, resume=self.resume)
         if writer.written:
             self.say(f"resuming at sample {writer.written} of {self.count}")
@@ -67,7 +68,7 @@ class Generate(Common):
                 progress.to(writer.written)
             writer.finish()
         results = {"problem": problem.name, "count": self.count, "file": self.out.name, "settings": settings}
-        Record.of(meter.cost, device="cpu", seeds={"fields": self.seed}, results=results).write(self.out.with_suffix(".json"))
+        Record.of(meter.cost, device="cpu", seeds={"fields": self.seed}, results=results).write(record)
         self.say(f"{self.count} fields of {problem.name} ({problem.grid}) in {self.out}, {meter.cost.seconds:.1f} s")
         self.emit({"file": str(self.out), "seconds": meter.cost.seconds, **results})
         return DONE
@@ -173,7 +174,7 @@ class Inspect(Common):
         self.say("  laws" + ("" if document["laws"] else "        none that could be checked"))
         for row in document["laws"]:
             verdict = "holds" if row["holds"] else "does not hold"
-            share = f"{row['violation'] / row['scale']:.1e} of its scale" if row["scale"] else "scale 0"
+            share = f"{row['relative']:.1e} of its scale"
             self.say(f"    {row['name']:<38} {verdict:<14} violation {row['violation']:.2e}, {share}")
         for text in document["not_checked"]:
             self.say(f"    not checked: {text}")
@@ -228,6 +229,7 @@ class Project(Common):
         known = {key: value for key, value in fields.attributes.items() if key != "notes"}
         attributes = {**known, "projected_on": list(self.law), "projected_from": self.file.name}
         kept = replace(fields, attributes=attributes, laws=standing(self.law, context))
+        record = record_file(self.out, overwrite=self.overwrite, resume=self.resume)
         writer = Writer(self.out, len(fields), settings, overwrite=self.overwrite, resume=self.resume)
         if writer.written:
             self.say(f"resuming at field {writer.written} of {len(fields)}")
@@ -245,7 +247,7 @@ class Project(Common):
         found = summary(self.out, law.to("cpu"), self.tolerance)
         moved = _moved(self.out, fields)
         results = {**found, "moved": moved}
-        Record.of(meter.cost, device=device, seeds={}, results={**results, "file": self.out.name}).write(self.out.with_suffix(".json"))
+        Record.of(meter.cost, device=device, seeds={}, results={**results, "file": self.out.name}).write(record)
         self.say(f"{len(fields)} fields projected into {self.out}, {found['converged']} converged")
         self.say("  moved (RMS): " + (", ".join(f"{name} {100 * share:.2g} %" for name, share in moved.items() if share) or "not at all"))
         for line in law_lines(found["laws"]):

@@ -57,6 +57,7 @@ class Demo(Common):
     steps: int = 20
 
     def run(self) -> int:
+        from pcfm import __version__
         from pcfm.experiment import MODELS, load
         from pcfm.generation import sample
         from pcfm.laws import Context, build_all
@@ -86,11 +87,15 @@ class Demo(Common):
                     batch=self.count,
                     dtype=self.torch_dtype(),
                 )
-                sets[label] = replace(reference, u=drawn[label].u, parameters={}, attributes={"source": "sampled", "method": method})
+                attributes = {"source": "sampled", "model": "kolmogorov", "method": method, "steps": self.steps, "seed": self.seed}
+                stated = () if chosen is None else tuple(text for text in LAWS if "value" in text or "scheme" in text)
+                attributes |= {"laws": list(LAWS) if chosen is not None else [], "code_version": __version__}
+                sets[label] = replace(reference, u=drawn[label].u, parameters={}, laws=stated, attributes=attributes)
                 name = "samples.h5" if label == OURS else f"samples-{method}.h5"
                 write(self.out / name, sets[label], certificate=drawn[label].certificate, overwrite=True)
         meter.network_calls = sum(part.network_calls for part in drawn.values())
         meter.projections = sum(part.projections for part in drawn.values())
+        meter.multiplier_solves = sum(part.multiplier_solves for part in drawn.values())
         rows = _scores(sets, drawn, law)
         album = Album(self.out / "figures")
         sections = _sections(album, sets, rows, flow.card.get("history", []), self.torch_dtype())
@@ -110,8 +115,9 @@ class Demo(Common):
         return DONE if held else UNMET
 
     def _prepare(self) -> None:
-        if (self.out / "report.html").exists() and not self.overwrite:
-            raise ValueError(f"{self.out} holds a report already. Choose another folder with --out, or pass --overwrite.")
+        there = [name for name in ("report.html", "samples.h5", "record.json") if (self.out / name).exists()]
+        if there and not self.overwrite:
+            raise ValueError(f"{self.out} holds {', '.join(there)} already. Choose another folder with --out, or pass --overwrite.")
         self.out.mkdir(parents=True, exist_ok=True)
 
     def _live(self, album: Album) -> tuple[dict[str, Any], list[Section]]:
@@ -202,7 +208,7 @@ def _scores(sets: dict[str, Fields], drawn: dict[str, Samples], law: Any) -> lis
         u = fields.u.to(torch.float64)
         a, b = (r[::2], r[1::2]) if own else (u, r)
         leaves = law.leaves()
-        checked = u[: leaves[-1].target.shape[0]]
+        checked = u[torch.arange(law.leaves()[-1].samples) % len(u)]
         row: dict[str, Any] = {"method": label}
         for leaf in leaves:
             row[leaf.name] = float(violation(leaf, checked).relative.max())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from pcfm.commands.common import DONE, UNMET, Common, Laws, law_lines, open_fields, open_reference, summary
+from pcfm.commands.common import DONE, UNMET, Common, Laws, law_lines, open_fields, open_reference, record_file, summary
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ class Train(Common):
         format: Format of the file; detected by default.
         licence: Licence of the data, kept in the model's card.
         init: A model whose weights to begin with, a run folder or the name of a shipped one; its network must be configured alike.
-        resume: Go on from the last checkpoint of the run folder.
+        resume: Go on from the last checkpoint of the run folder, or from the start if it was killed before the first.
     """
 
     file: Annotated[Path, tyro.conf.Positional]
@@ -104,7 +104,12 @@ class Train(Common):
 
         if self.out.exists() and not self.out.is_dir():
             raise ValueError(f"--out expects a run folder; {self.out} is a file. Name another.")
-        if self.resume and (self.out / "config.toml").exists():
+        if self.resume and not (self.out / "config.toml").exists():
+            raise ValueError(
+                f"resuming expects a run in {self.out}, config.toml and, past the first checkpoint, state.pt; there is none. "
+                "Start without --resume."
+            )
+        if self.resume:
             changed = _changed(asdict(read_experiment(self.out / "config.toml")), asdict(experiment))
             if changed:
                 raise ValueError(
@@ -193,6 +198,7 @@ class Sample(Common):
             "reference": str(self.reference),
             "condition": str(self.condition),
         }
+        record = record_file(self.out, overwrite=self.overwrite, resume=self.resume)
         writer = Writer(self.out, self.count, settings, overwrite=self.overwrite, resume=self.resume)
         if writer.written:
             self.say(f"resuming at sample {writer.written} of {self.count}")
@@ -208,9 +214,10 @@ class Sample(Common):
             writer.finish()
         meter.network_calls = sum(part.network_calls for part in parts)
         meter.projections = sum(part.projections for part in parts)
+        meter.multiplier_solves = sum(part.multiplier_solves for part in parts)
         results = summary(self.out, law)
-        record = Record.of(meter.cost, device=self.torch_device(), seeds={"noise": self.seed}, results={**results, "settings": settings})
-        record.write(self.out.with_suffix(".json"))
+        kept = Record.of(meter.cost, device=self.torch_device(), seeds={"noise": self.seed}, results={**results, "settings": settings})
+        kept.write(record)
         tail = f", {results['converged']} lawful" if law is not None else ""
         self.say(f"{self.count} samples of {self.model} in {self.out}{tail}, {meter.cost.seconds:.1f} s")
         for line in law_lines(results["laws"]):

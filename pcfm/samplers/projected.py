@@ -17,21 +17,15 @@ The last step ends on $x_1^\star$ itself: samples obey to round-off. Two choices
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from torch import Tensor
 
-from constraints import Constraint, Intersection, LinearConstraint, project
+from constraints import Constraint, Intersection, LinearConstraint
 from pcfm.path import Path
-from pcfm.samplers.sampler import Sample, Sampler
+from pcfm.samplers.sampler import Projector, Sample, Sampler
 from pcfm.velocity import Velocity
-
-
-def projected(constraint: Constraint, x1: Tensor) -> Sample:
-    """The nearest lawful fields to x1, with their certificate."""
-    projection = project(constraint, x1)
-    return Sample(projection.u, x1, projection)
 
 
 @dataclass(frozen=True)
@@ -42,6 +36,7 @@ class ProjectedFlow(Sampler):
         velocity: the flow's velocity.
         path: its path.
         constraint: the law, on normalised fields.
+        projector: counts the projections.
 
     Source:
         Utkarsh et al., Physics-constrained flow matching, NeurIPS 2025, arXiv:2506.04171, algorithm 1, with the one-step extrapolation of
@@ -53,10 +48,11 @@ class ProjectedFlow(Sampler):
     velocity: Velocity
     path: Path
     constraint: Constraint
+    projector: Projector = field(default_factory=Projector)
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
         endpoint = self.path.endpoint(x, self.velocity(x, t), t)
-        return self.path.sample(x0, project(self.constraint, endpoint).u, s).x_t
+        return self.path.sample(x0, self.projector(self.constraint, endpoint).u, s).x_t
 
     def sample(self, x0: Tensor, times: Tensor) -> Sample:
         return _ending_on_a_projection(self, x0, times)
@@ -70,11 +66,13 @@ class ConsistentFlow(Sampler):
         velocity: the flow's velocity.
         path: its path.
         constraint: the law, on normalised fields.
+        projector: counts the projections.
     """
 
     velocity: Velocity
     path: Path
     constraint: Constraint
+    projector: Projector = field(default_factory=Projector)
 
     @cached_property
     def linear(self) -> Constraint | None:
@@ -86,7 +84,7 @@ class ConsistentFlow(Sampler):
         velocity = self.velocity(x, t)
         endpoint = self.path.endpoint(x, velocity, t)
         if self.linear is not None:
-            endpoint = project(self.linear, endpoint).u
+            endpoint = self.projector(self.linear, endpoint).u
         return self.path.sample(self.path.origin(x, velocity, t), endpoint, s).x_t
 
     def sample(self, x0: Tensor, times: Tensor) -> Sample:
@@ -98,7 +96,7 @@ def _ending_on_a_projection(sampler: ProjectedFlow | ConsistentFlow, x0: Tensor,
     x = x0
     for state in sampler.iterate(x0, times[:-1]):
         x = state
-    return projected(sampler.constraint, sampler.path.endpoint(x, sampler.velocity(x, times[-2]), times[-2]))
+    return sampler.projector.sample(sampler.constraint, sampler.path.endpoint(x, sampler.velocity(x, times[-2]), times[-2]))
 
 
 @dataclass(frozen=True)
@@ -108,13 +106,15 @@ class ProjectedEnd(Sampler):
     Attributes:
         base: the unconstrained sampler.
         constraint: the law, on normalised fields.
+        projector: counts the projections.
     """
 
     base: Sampler
     constraint: Constraint
+    projector: Projector = field(default_factory=Projector)
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
         return self.base.step(x, t, s, x0)
 
     def sample(self, x0: Tensor, times: Tensor) -> Sample:
-        return projected(self.constraint, self.base.sample(x0, times).x)
+        return self.projector.sample(self.constraint, self.base.sample(x0, times).x)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 from torch import Tensor
 
-from constraints import ProjectionResult
+from constraints import Constraint, ProjectionResult, project
 
 
 class Sample(NamedTuple):
@@ -20,8 +21,37 @@ class Sample(NamedTuple):
     projection: ProjectionResult | None = None
 
 
+@dataclass
+class Projector:
+    """`project`, counted.
+
+    Attributes:
+        projections: calls so far.
+        solves: solves for multipliers in them.
+    """
+
+    projections: int = 0
+    solves: int = 0
+
+    def __call__(self, constraint: Constraint, x1: Tensor) -> ProjectionResult:
+        result = project(constraint, x1)
+        self.projections, self.solves = self.projections + 1, self.solves + result.iterations
+        return result
+
+    def sample(self, constraint: Constraint, x1: Tensor) -> Sample:
+        """The nearest lawful fields to x1, with their certificate."""
+        projection = self(constraint, x1)
+        return Sample(projection.u, x1, projection)
+
+
 class Sampler(ABC):
-    """Steps from one flow time to the next, samples independent of each other."""
+    """Steps from one flow time to the next, samples independent of each other.
+
+    Attributes:
+        projector: counts the projections of lawful samplers, None for the others.
+    """
+
+    projector: Projector | None = None
 
     @abstractmethod
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
