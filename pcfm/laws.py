@@ -48,6 +48,8 @@ def _completed(text: str, context: Context) -> tuple[str, Options]:
     for stated in context.stated:
         other, known = parse(stated)
         agree = all(options.get(key, value) == value for key, value in known.items())
+        if "value" in known:  # a value is that of the same quantity: of these channels, as an integral or a mean
+            agree = agree and all(options.get(key) in (None, known.get(key), "false") for key in ("mean", "channels"))
         if other == name and agree and not (context.reference is not None and "value" in known):
             options = {**known, **options}
     return name, options

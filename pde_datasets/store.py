@@ -14,7 +14,7 @@ import json
 import mmap
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Writer:
         path: the file to make.
         count: samples in all.
         settings: what determines the fields; a partial file made with others is not resumed.
+        columns: name of each column of the certificate's tables, a law with its unit.
         overwrite: replace an existing file, or a partial one.
         resume: go on with a partial file, if there is one.
 
@@ -44,8 +45,18 @@ class Writer:
         ValueError: the file or a partial one exists, or the partial one to resume is damaged or was made with other settings.
     """
 
-    def __init__(self, path: Path, count: int, settings: Mapping[str, Any], *, overwrite: bool = False, resume: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        count: int,
+        settings: Mapping[str, Any],
+        *,
+        columns: Sequence[str] = (),
+        overwrite: bool = False,
+        resume: bool = False,
+    ) -> None:
         self.path, self.count = Path(path), count
+        self.columns = list(columns)
         self.settings = json.loads(json.dumps(dict(settings), default=str))
         self.part = self.path.with_name(self.path.name + ".part")
         self.ledger = self.path.with_name(self.path.name + ".part.json")
@@ -114,7 +125,9 @@ class Writer:
         laws.attrs["stated"] = json.dumps(list(fields.laws))
         laws.attrs["roles"] = json.dumps({role: list(names) for role, names in fields.roles.items()})
         for name, values in certificate.items():
-            _allocate(file, f"certificate/{name}", self.count, values)
+            rows = _allocate(file, f"certificate/{name}", self.count, values)
+            if self.columns and values.ndim == 2:
+                rows.attrs["columns"] = self.columns
 
     def finish(self) -> None:
         """Give the whole file its name.
@@ -142,9 +155,16 @@ def _allocate(file: h5py.File, name: str, count: int, like: Tensor) -> h5py.Data
     return h5py.Dataset(identifier)
 
 
-def write(path: Path, fields: Fields, *, certificate: Mapping[str, Tensor] | None = None, overwrite: bool = False) -> None:
+def write(
+    path: Path,
+    fields: Fields,
+    *,
+    certificate: Mapping[str, Tensor] | None = None,
+    columns: Sequence[str] = (),
+    overwrite: bool = False,
+) -> None:
     """Write fields in one piece."""
-    writer = Writer(path, len(fields), {}, overwrite=overwrite)
+    writer = Writer(path, len(fields), {}, columns=columns, overwrite=overwrite)
     writer.append(fields, certificate)
     writer.finish()
 

@@ -451,3 +451,12 @@ def test_a_part_of_a_run_is_not_taken_for_a_file(tmp_path: Path) -> None:
     append(Writer(tmp_path / "a.h5", COUNT, {}), 0, 2)
     with pytest.raises(ValueError, match="there is none"):
         pde_datasets.open(tmp_path / "a.h5")
+
+
+def test_certificate_tables_name_their_columns(tmp_path: Path) -> None:
+    fields = Fields(torch.zeros(3, 1, 4), Grid(Axis("x", 4)), ("u",))
+    certificate = {"violation": torch.zeros(3, 2), "converged": torch.ones(3, dtype=torch.bool)}
+    store.write(tmp_path / "a.h5", fields, certificate=certificate, columns=["mass [kg]", "energy [J]"])
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert list(file["certificate/violation"].attrs["columns"]) == ["mass [kg]", "energy [J]"]
+        assert "columns" not in file["certificate/converged"].attrs

@@ -168,6 +168,11 @@ def open_reference(path: Path | None, like: Context) -> torch.Tensor | None:
     return fields.u
 
 
+def law_columns(law: Constraint) -> list[str]:
+    """What the columns of a certificate are about: each law with the unit of its residual."""
+    return [f"{leaf.name} [{leaf.unit}]" for leaf in law.leaves()]
+
+
 def law_lines(laws: list[dict[str, Any]]) -> list[str]:
     """Laws with their violations, one line each."""
     lines = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from pcfm.commands.common import CHUNK, DONE, UNMET, Common, Laws, law_lines, open_fields, open_reference, record_file, summary
+from pcfm.commands.common import CHUNK, DONE, UNMET, Common, Laws, law_columns, law_lines, open_fields, open_reference, record_file, summary
 
 if TYPE_CHECKING:
     import torch
@@ -230,7 +230,7 @@ class Project(Common):
         attributes = {**known, "projected_on": list(self.law), "projected_from": self.file.name}
         kept = replace(fields, attributes=attributes, laws=standing(self.law, context))
         record = record_file(self.out, overwrite=self.overwrite, resume=self.resume)
-        writer = Writer(self.out, len(fields), settings, overwrite=self.overwrite, resume=self.resume)
+        writer = Writer(self.out, len(fields), settings, columns=law_columns(law), overwrite=self.overwrite, resume=self.resume)
         if writer.written:
             self.say(f"resuming at field {writer.written} of {len(fields)}")
         progress = self.progress(len(fields), "fields", writer.written)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcfm.commands.common import DONE, UNMET, Common
+from pcfm.commands.common import DONE, UNMET, Common, law_columns
 
 if TYPE_CHECKING:
     from pcfm.generation import Samples
@@ -92,7 +92,7 @@ class Demo(Common):
                 attributes |= {"laws": list(LAWS) if chosen is not None else [], "code_version": __version__}
                 sets[label] = replace(reference, u=drawn[label].u, parameters={}, laws=stated, attributes=attributes)
                 name = "samples.h5" if label == OURS else f"samples-{method}.h5"
-                write(self.out / name, sets[label], certificate=drawn[label].certificate, overwrite=True)
+                write(self.out / name, sets[label], certificate=drawn[label].certificate, columns=law_columns(law), overwrite=True)
         meter.network_calls = sum(part.network_calls for part in drawn.values())
         meter.projections = sum(part.projections for part in drawn.values())
         meter.multiplier_solves = sum(part.multiplier_solves for part in drawn.values())
@@ -151,7 +151,13 @@ class Demo(Common):
             "unconstrained": replace(truth, u=free.u, parameters={}),
             "PCFM, initial data given": replace(truth, u=lawful.u, parameters={}),
         }
-        write(self.out / "samples-live.h5", sets["PCFM, initial data given"], certificate=lawful.certificate, overwrite=True)
+        write(
+            self.out / "samples-live.h5",
+            sets["PCFM, initial data given"],
+            certificate=lawful.certificate,
+            columns=law_columns(law),
+            overwrite=True,
+        )
         history = flow.card["history"]
         result = {
             "seconds": history[-1]["seconds"],

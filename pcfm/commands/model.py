@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from pcfm.commands.common import DONE, UNMET, Common, Laws, law_lines, open_fields, open_reference, record_file, summary
+from pcfm.commands.common import DONE, UNMET, Common, Laws, law_columns, law_lines, open_fields, open_reference, record_file, summary
 
 if TYPE_CHECKING:
     import torch
@@ -199,7 +199,8 @@ class Sample(Common):
             "condition": str(self.condition),
         }
         record = record_file(self.out, overwrite=self.overwrite, resume=self.resume)
-        writer = Writer(self.out, self.count, settings, overwrite=self.overwrite, resume=self.resume)
+        columns = [] if law is None else law_columns(law)
+        writer = Writer(self.out, self.count, settings, columns=columns, overwrite=self.overwrite, resume=self.resume)
         if writer.written:
             self.say(f"resuming at sample {writer.written} of {self.count}")
         progress = self.progress(self.count, "samples", writer.written)
