@@ -19,7 +19,6 @@ TOP_FLOOR = {
     "pcfm/evaluation.py",
     "pcfm/pages.py",
     "pcfm/cli.py",
-    "pcfm/generation.py",
 }
 """Modules that turn names into objects and see all three packages, beside pcfm/commands."""
 

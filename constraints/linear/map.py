@@ -102,24 +102,6 @@ class Weighted(LinearMap):
         return self.inner.scale(self.diagonal.to(u) * u)
 
 
-class Composed(LinearMap):
-    """A after a linear map of fields to fields, given with its adjoint."""
-
-    def __init__(
-        self, outer: LinearMap, inner: Callable[[Tensor], Tensor], inner_adjoint: Callable[[Tensor], Tensor], shape: tuple[int, ...]
-    ) -> None:
-        super().__init__()
-        self.outer = outer
-        self.inner, self.inner_adjoint = inner, inner_adjoint
-        self.shape, self.rows = shape, outer.rows
-
-    def forward(self, u: Tensor) -> Tensor:
-        return self.outer(self.inner(u))
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self.inner_adjoint(self.outer.adjoint(y))
-
-
 class Linearised(LinearMap):
     """The Jacobian of a residual at a field, by automatic differentiation: never formed."""
 

@@ -122,8 +122,6 @@ class Demo(Common):
 
     def _live(self, album: Album) -> tuple[dict[str, Any], list[Section]]:
         """Train a model of the heat equation, and generate solutions with given initial data."""
-        import torch
-
         from pcfm.experiment import fit, read_experiment
         from pcfm.generation import sample
         from pcfm.laws import Context, build_all
@@ -167,7 +165,6 @@ class Demo(Common):
             "relative_error": float(relative_error(lawful.u, truth.u, truth.grid).mean()),
             "converged": int(lawful.converged.sum()),
         }
-        torch.set_grad_enabled(True)
         seconds = f"{result['seconds']:.0f}"
         sections = [
             loss_section(history, album, "A model trained live", f"The loss falls within {seconds} s: training works here."),
