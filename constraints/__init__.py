@@ -1,43 +1,78 @@
 """Laws on fields, and the nearest field that obeys them. Knows no dataset and no network.
 
-The name is generic because users type it: `from constraints import ...`. The package stands alone and needs torch and numpy only.
+The name is generic because users type it: `from constraints import ...`. The package stands alone and needs torch, numpy and scipy only.
 """
 
-from constraints.boundary import Dirichlet, Neumann, PeriodicSeam, Robin, no_slip
-from constraints.conservation import Energy, Mass, Momentum
+from constraints.boundary import Dirichlet, Neumann, PeriodicSeam, Robin, no_penetration, no_slip
+from constraints.conservation import Energy, Enstrophy, Integral, L2Energy, Mass, Momentum
 from constraints.constraint import Constraint, FunctionConstraint, Intersection, LinearConstraint, rescaled
-from constraints.divergence import DivergenceFree
+from constraints.divergence import Balance, CurlFree, DivergenceFree
 from constraints.grid import Axis, Grid
+from constraints.inequality import (
+    Bounds,
+    EnergyBound,
+    EnergyDecay,
+    EntropyBound,
+    EntropyDecay,
+    LinearInequality,
+    Monotone,
+    OneSidedLipschitz,
+    maximum_principle,
+    positivity,
+)
 from constraints.initial import FinalCondition, InitialCondition, Snapshot
 from constraints.linear import LinearMap
+from constraints.metric import Covariance, Diagonal, Metric, Sobolev, Volumes
 from constraints.observation import PointValues, WeightedIntegral
 from constraints.projection import ProjectionResult, project
-from constraints.units import Units
+from constraints.units import Chart, Units
 
 __all__ = [
     "Axis",
+    "Balance",
+    "Bounds",
+    "Chart",
     "Constraint",
+    "Covariance",
+    "CurlFree",
+    "Diagonal",
     "Dirichlet",
     "DivergenceFree",
     "Energy",
+    "EnergyBound",
+    "EnergyDecay",
+    "Enstrophy",
+    "EntropyBound",
+    "EntropyDecay",
     "FinalCondition",
     "FunctionConstraint",
     "Grid",
     "InitialCondition",
+    "Integral",
     "Intersection",
+    "L2Energy",
     "LinearConstraint",
+    "LinearInequality",
     "LinearMap",
     "Mass",
+    "Metric",
     "Momentum",
+    "Monotone",
     "Neumann",
+    "OneSidedLipschitz",
     "PeriodicSeam",
     "PointValues",
     "ProjectionResult",
     "Robin",
     "Snapshot",
+    "Sobolev",
     "Units",
+    "Volumes",
     "WeightedIntegral",
+    "maximum_principle",
+    "no_penetration",
     "no_slip",
+    "positivity",
     "project",
     "rescaled",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor
 from constraints.calculus.finite_difference import one_sided
 from constraints.constraint import LinearConstraint, as_target
 from constraints.grid import Grid
-from constraints.linear.structured import RowCombination, Selection, WeightedSum
+from constraints.linear.structured import RowSelection, Selection, WeightedSum
 
 SIDES = ("lower", "upper")
 
@@ -204,9 +204,22 @@ def no_slip(grid: Grid, *, components: Sequence[int] | None = None, channels: in
     return [Dirichlet(grid, axis, side, 0.0, components=taken, channels=total) for axis in walls for side in SIDES]
 
 
+def no_penetration(grid: Grid, *, components: Sequence[int] | None = None, channels: int | None = None) -> list[Dirichlet]:
+    """Zero normal velocity on every wall, the tangential one free: slip walls, and the wall faces of a staggered grid.
+
+    Arguments, returns and errors as `no_slip`.
+    """
+    taken = list(range(len(grid.space_axes))) if components is None else list(components)
+    total = max(taken) + 1 if channels is None else channels
+    walls = [(axis.name, channel) for axis, channel in zip(grid.space_axes, taken, strict=True) if not axis.periodic]
+    if not walls:
+        raise ValueError("no_penetration expects at least one bounded space axis; all are periodic.")
+    return [Dirichlet(grid, axis, side, 0.0, components=[channel], channels=total) for axis, channel in walls for side in SIDES]
+
+
 def _mixture(
     grid: Grid, axis: str, side: str, a: float, b: float, order: int, components: Sequence[int] | None, channels: int, speaker: str
-) -> WeightedSum | RowCombination:
+) -> WeightedSum | RowSelection:
     """a u + b times the outward normal derivative at one end."""
     dim = _check_side(grid, axis, side, speaker)
     line = b * one_sided(grid.axis(axis), side, order) * (-1 if side == "lower" else 1)
@@ -214,7 +227,7 @@ def _mixture(
     return _lines(grid, axis, line, _channels(components, channels, speaker), channels, dim)
 
 
-def _lines(grid: Grid, axis: str, line: Tensor, taken: list[int], channels: int, dim: int) -> WeightedSum | RowCombination:
+def _lines(grid: Grid, axis: str, line: Tensor, taken: list[int], channels: int, dim: int) -> WeightedSum | RowSelection:
     """The same weighted sum of every grid line along an axis, of some channels."""
     weights = grid.along(axis, line).expand(channels, *grid.shape).clone()
     sums = WeightedSum(weights, (dim,))
@@ -222,4 +235,4 @@ def _lines(grid: Grid, axis: str, line: Tensor, taken: list[int], channels: int,
         return sums
     each = sums.rows // channels
     kept = torch.cat([torch.arange(c * each, (c + 1) * each) for c in taken])
-    return RowCombination(torch.eye(sums.rows, dtype=torch.float64)[kept], sums)
+    return RowSelection(kept, sums)

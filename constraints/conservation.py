@@ -1,4 +1,4 @@
-r"""Integrals over space: mass, momentum, kinetic energy.
+r"""Integrals over space: mass, momentum, kinetic energy, enstrophy, and any other functional of the fields at one time.
 
 Each is an integral over the space axes at every physical time, with the quadrature weights of the grid,
 
@@ -10,15 +10,17 @@ or, on grids with time, it is left out: then the integral keeps its first value,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from constraints.calculus.scheme import Scheme
+from constraints.calculus.vector import curl
 from constraints.constraint import Constraint, LinearConstraint, as_target
 from constraints.grid import Grid
 from constraints.linear.map import LinearMap
-from constraints.linear.structured import RowCombination, WeightedSum
+from constraints.linear.structured import RowCombination, RowSelection, WeightedSum
 
 Value = float | Sequence[float] | Tensor | None
 
@@ -57,10 +59,13 @@ class _Integral(LinearConstraint):
         times = integrals.rows // channels
         if value is None:
             _check_conserved(grid, speaker)
-        eye = torch.eye(integrals.rows, dtype=torch.float64).reshape(channels, times, integrals.rows)
-        rows = eye[list(components)].flatten(0, 1)
-        matrix = rows if value is not None else _differences(times, len(components)) @ rows
-        operator = integrals if value is not None and components == tuple(range(channels)) else RowCombination(matrix, integrals)
+        kept = torch.arange(integrals.rows).reshape(channels, times)[list(components)].flatten()
+        operator: LinearMap
+        if value is None:
+            eye = torch.eye(integrals.rows, dtype=torch.float64)
+            operator = RowCombination(_differences(times, len(components)) @ eye[kept], integrals)
+        else:
+            operator = integrals if components == tuple(range(channels)) else RowSelection(kept, integrals)
         target = torch.zeros(operator.rows, dtype=torch.float64) if value is None else as_target(value, operator.rows, speaker)
         super().__init__(operator, target)
         self.name = f"{speaker.lower()} (conserved)" if value is None else speaker.lower()
@@ -211,3 +216,120 @@ class Energy(Constraint):
         """One value for each sample and time, (B, T), shaped so that it multiplies fields."""
         kept = [n if d not in self.dims else 1 for d, n in zip(range(-len(self.shape), 0), self.shape, strict=True)]
         return rows.reshape(-1, *kept)
+
+
+class Integral(Constraint):
+    r"""Any functional $\int\eta(u)\,dV$ of the fields at one time, at every time: entropies, Hamiltonians, free energies.
+
+    All rows are differentiated in one pass, since each depends on the fields at its own time only.
+
+    Arguments:
+        grid: the grid of the fields.
+        density: $\eta$, (B, C, *N) to (B, *N), from values and space derivatives at the same time.
+        value: as for `Mass`; left out: that of the first time, conserved.
+        channels: number of channels of the fields.
+        mean: divide by the volume.
+        name: what to call it.
+
+    Raises:
+        ValueError: no value and no time axis, or a value of the wrong shape.
+
+    Example:
+        >>> from constraints import Axis, project
+        >>> law = Integral(Grid(Axis("x", 4, periodic=True)), lambda u: u[:, 0].pow(4), 16.0)
+        >>> project(law, torch.ones(1, 1, 4, dtype=torch.float64)).u.round(decimals=6).tolist()
+        [[[2.0, 2.0, 2.0, 2.0]]]
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        density: Callable[[Tensor], Tensor],
+        value: Value = None,
+        *,
+        channels: int = 1,
+        mean: bool = False,
+        name: str = "integral",
+    ) -> None:
+        super().__init__()
+        self.shape, self.density = (channels, *grid.shape), density
+        self.times = grid.axes[0].points if grid.has_time else 1
+        self.dims = grid.space_dims
+        self.register_buffer("weights", _space_weights(grid, mean).clone())
+        self.conserved = value is None
+        if value is None:
+            _check_conserved(grid, name)
+            target = torch.zeros(self.times - 1, dtype=torch.float64)
+        else:
+            target = as_target(value, self.times, name)
+        self.register_buffer("target", target)
+        self.name = f"{name} (conserved)" if value is None else name
+        self.unit = "unit of the density" if mean else "unit of the density times volume"
+
+    weights: Tensor
+    target: Tensor
+
+    def integral(self, u: Tensor, magnitude: bool = False) -> Tensor:
+        """The functional at each time, (B, T); of the density's magnitude if asked."""
+        density = self.density(u)
+        if tuple(density.shape) != (u.shape[0], *self.shape[1:]):
+            expected = ", ".join(str(n) for n in self.shape[1:])
+            raise ValueError(f"{self.name} expects a density of shape (B, {expected}); the function gave {tuple(density.shape)}.")
+        return (self.weights.to(u) * (density.abs() if magnitude else density)).sum(self.dims).reshape(u.shape[0], self.times)
+
+    def residual(self, u: Tensor) -> Tensor:
+        value = self.integral(u)
+        return (value[:, 1:] - value[:, :1] if self.conserved else value) - self.target.to(u)
+
+    def scale(self, u: Tensor) -> Tensor:
+        size = self.integral(u, magnitude=True)
+        return (size[:, 1:] + size[:, :1] if self.conserved else size) + self.target.to(u).abs()
+
+    def jacobian(self, u: Tensor) -> LinearMap:
+        total, pull = torch.func.vjp(self.integral, u)[:2]
+        rows = WeightedSum(pull(torch.ones_like(total))[0], (-len(self.shape), *self.dims), batched=True)
+        return RowCombination(_differences(self.times, 1).to(u), rows) if self.conserved else rows
+
+    def curvature(self, u: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
+        rows = multiplier @ _differences(self.times, 1).to(u) if self.conserved else multiplier
+
+        def gradient(v: Tensor) -> Tensor:
+            pulled: Tensor = torch.func.vjp(self.integral, v)[1](rows)[0]
+            return pulled
+
+        curved: Tensor = torch.func.jvp(gradient, (u,), (direction,))[1]
+        return curved
+
+
+class L2Energy(Integral):
+    r"""$\int\sum_c u_c^2\,dV$ at every time; arguments and errors as `Integral`, without a density."""
+
+    def __init__(self, grid: Grid, value: Value = None, *, channels: int = 1, mean: bool = False) -> None:
+        super().__init__(grid, lambda u: u.square().sum(1), value, channels=channels, mean=mean, name="L2 energy")
+        self.unit = "unit of the field squared" if mean else "unit of the field squared times volume"
+
+
+class Enstrophy(Integral):
+    r"""$\int\frac12|\omega|^2\,dV$ at every time, $\omega = \nabla\times\mathbf u$, or a channel that holds it.
+
+    Arguments:
+        grid: the grid of the fields, with two or three space axes.
+        value: as for `Mass`.
+        scheme: the discrete curl; None where the first channel is the vorticity itself.
+        channels: number of channels of the fields; the number of space axes by default, one without a scheme.
+        mean: divide by the volume.
+
+    Raises:
+        ValueError: as `Integral`, or `curl`.
+    """
+
+    def __init__(self, grid: Grid, value: Value = None, *, scheme: Scheme | None, channels: int | None = None, mean: bool = False) -> None:
+        axes = len(grid.space_axes)
+
+        def density(u: Tensor) -> Tensor:
+            vorticity = u[:, :1] if scheme is None else curl(u[:, :axes], grid, scheme)
+            return vorticity.square().sum(1) / 2
+
+        total = channels if channels is not None else 1 if scheme is None else axes
+        super().__init__(grid, density, value, channels=total, mean=mean, name="enstrophy")
+        self.unit = "unit of the vorticity squared" if mean else "unit of the vorticity squared times volume"

@@ -1,7 +1,8 @@
-r"""Laws as sets of fields, $\{u : h(u) = 0\}$.
+r"""Laws as sets of fields, $\{u : h(u) = 0\}$ or $\{u : g(u) \le 0\}$.
 
-A law says what must vanish, how that changes, and how large the terms are that cancel. A linear one, $h(u) = Au - b$, has an operator
-that knows its own structure; a curved one has a Jacobian at each field and a curvature. Laws hold together by `Intersection`.
+A law says what must vanish, or not be positive, how that changes, and how large the terms are that cancel. A linear one, $h(u) = Au - b$,
+has an operator that knows its own structure; a curved one has a Jacobian at each field and a curvature. Laws hold together by
+`Intersection`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from constraints.linear.map import Linearised, LinearMap
+from constraints.linear.map import Linearised, LinearMap, Noisy
 from constraints.linear.stacked import Stacked
-from constraints.units import Units
+from constraints.units import Chart
 
 
 class Constraint(nn.Module, ABC):
@@ -24,10 +25,12 @@ class Constraint(nn.Module, ABC):
     Attributes:
         name: what the law is called, with what distinguishes it (scheme, channels).
         unit: unit of its residual, in words of the fields and axes.
+        inequality: whether residuals may be negative.
     """
 
     name: str = "constraint"
     unit: str = "1"
+    inequality: bool = False
 
     @abstractmethod
     def residual(self, u: Tensor) -> Tensor:
@@ -47,6 +50,21 @@ class Constraint(nn.Module, ABC):
     def measure(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Residual and scale, for laws that get both from one evaluation."""
         return self.residual(u), self.scale(u)
+
+    @property
+    def field_shape(self) -> tuple[int, ...] | None:
+        """What one field looks like, (C, *N), if the law knows."""
+        shape = getattr(self, "shape", None)
+        return None if shape is None else tuple(shape)
+
+    @property
+    def variance(self) -> Tensor | None:
+        """Variance of the noise that the law is observed with, (m,); None for an exact law."""
+        return None
+
+    def excess(self, residual: Tensor) -> Tensor:
+        """By how much residuals break the law: their size, or what is positive of them for an inequality."""
+        return residual.clamp_min(0) if self.inequality else residual.abs()
 
     def curvature(self, u: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
         r"""$\sum_i \lambda_i \nabla^2 h_i(u)\,z$, (B, C, *N); automatic unless the law knows better."""
@@ -69,6 +87,10 @@ class Constraint(nn.Module, ABC):
         """The laws this one is made of, in the order of its rows."""
         return [self]
 
+    def moved(self, chart: Chart) -> Constraint:
+        """This law in other coordinates; use `rescaled`."""
+        return _Rescaled(self, chart)
+
     @property
     def samples(self) -> int:
         """Number of samples the law has targets for, 1 if one for all."""
@@ -87,7 +109,10 @@ class Constraint(nn.Module, ABC):
 
 
 class LinearConstraint(Constraint):
-    """A law $A u = b$.
+    r"""A law $A u = b$, or one observed with noise, $A u = b + e$ with $e \sim N(0, R)$.
+
+    Under noise a projection gives the posterior mean, the field that minimises $\|v - u\|^2 + \|A v - b\|^2_{R^{-1}}$, and what must vanish
+    is not the misfit $A v - b$ but its difference from $R\lambda$. The limit of no noise is the exact law.
 
     Attributes:
         operator: $A$.
@@ -97,16 +122,27 @@ class LinearConstraint(Constraint):
     operator: LinearMap
     target: Tensor
 
-    def __init__(self, operator: LinearMap, target: Tensor) -> None:
+    def __init__(self, operator: LinearMap, target: Tensor, variance: float | Tensor | None = None) -> None:
         super().__init__()
-        self.operator = operator
+        self.operator = operator if variance is None else Noisy(operator, _variance(variance, operator.rows))
         self.register_buffer("target", target)
+
+    def moved(self, chart: Chart) -> Constraint:
+        return _RescaledLinear(self, chart)
 
     def residual(self, u: Tensor) -> Tensor:
         return self.operator(u) - self.target.to(u)
 
     def jacobian(self, u: Tensor) -> LinearMap:
         return self.operator
+
+    @property
+    def field_shape(self) -> tuple[int, ...]:
+        return self.operator.shape
+
+    @property
+    def variance(self) -> Tensor | None:
+        return self.operator.variance
 
     def scale(self, u: Tensor) -> Tensor:
         return self.measure(u)[1]
@@ -192,78 +228,76 @@ def scaled(leaf: Constraint, u: Tensor) -> Tensor:
     return scale if scale.shape[1] > 1 else scale.expand(u.shape[0], leaf.residual(u).shape[1])
 
 
-def rescaled(constraint: Constraint, units: Units) -> Constraint:
-    """A physical law on normalised fields: it holds for x where `constraint` holds for `units.physical(x)`.
+def rescaled(constraint: Constraint, chart: Chart) -> Constraint:
+    """A physical law in other coordinates: it holds for x where `constraint` holds for `chart.physical(x)`.
 
-    The only bridge between the two. Linear laws stay linear and keep their structure; residuals, scales and multipliers stay physical.
-    Targets are taken as they are now.
+    The only bridge between the two. Linear laws stay linear and keep what structure they can; residuals, scales and multipliers stay
+    physical. Targets are taken as they are now.
 
     Arguments:
         constraint: the law of physical fields.
-        units: the map between physical and normalised fields.
+        chart: the map between physical fields and coordinates: `Units`, or a `Metric`.
     """
-    leaves = [
-        _RescaledLinear(leaf, units) if isinstance(leaf, LinearConstraint) else _Rescaled(leaf, units) for leaf in constraint.leaves()
-    ]
+    leaves = [leaf.moved(chart) for leaf in constraint.leaves()]
     return leaves[0] if len(leaves) == 1 else Intersection(*leaves)
 
 
 class _Rescaled(Constraint):
-    """A curved law on normalised fields."""
+    """A curved law in other coordinates."""
 
-    def __init__(self, constraint: Constraint, units: Units) -> None:
+    def __init__(self, constraint: Constraint, chart: Chart) -> None:
         super().__init__()
-        self.inner, self.units = constraint, units
-        self.name, self.unit = constraint.name, constraint.unit
+        self.inner, self.chart = constraint, chart
+        self.name, self.unit, self.inequality = constraint.name, constraint.unit, constraint.inequality
 
     @property
     def samples(self) -> int:
         return self.inner.samples
 
     def take(self, index: slice) -> Constraint:
-        return _Rescaled(self.inner.take(index), self.units)
+        return _Rescaled(self.inner.take(index), self.chart)
 
     def residual(self, u: Tensor) -> Tensor:
-        return self.inner.residual(self.units.physical(u))
+        return self.inner.residual(self.chart.physical(u))
 
     def jacobian(self, u: Tensor) -> LinearMap:
-        return self.inner.jacobian(self.units.physical(u)).weighted(_shaped(self.units.scale, u.ndim - 2).to(u))
+        return self.chart.compose(self.inner.jacobian(self.chart.physical(u)))
 
     def scale(self, u: Tensor) -> Tensor:
-        return self.inner.scale(self.units.physical(u))
+        return self.inner.scale(self.chart.physical(u))
 
     def curvature(self, u: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
-        factor = _shaped(self.units.scale, u.ndim - 2).to(u)
-        return factor * self.inner.curvature(self.units.physical(u), multiplier, factor * direction)
+        return self.chart.pull(self.inner.curvature(self.chart.physical(u), multiplier, self.chart.push(direction)))
 
     def retract(self, u: Tensor, centre: Tensor) -> Tensor:
-        return self.units.normalise(self.inner.retract(self.units.physical(u), self.units.physical(centre)))
+        return self.chart.normalise(self.inner.retract(self.chart.physical(u), self.chart.physical(centre)))
 
 
 class _RescaledLinear(LinearConstraint):
-    """A linear law on normalised fields: A (a + s x) = b becomes (A s) x = b - A a."""
+    """A linear law in other coordinates: A (a + L x) = b becomes (A L) x = b - A a."""
 
-    def __init__(self, constraint: LinearConstraint, units: Units) -> None:
-        dims = len(constraint.operator.shape) - 1
-        shift = _shaped(units.shift, dims).expand(1, *constraint.operator.shape)
-        offset = constraint.operator(shift)
+    def __init__(self, constraint: LinearConstraint, chart: Chart) -> None:
+        offset = constraint.operator(chart.physical(torch.zeros(1, *constraint.operator.shape, dtype=torch.float64)))
         target = constraint.target.to(torch.float64) - (offset[0] if constraint.target.ndim == 1 else offset)
-        super().__init__(constraint.operator.weighted(_shaped(units.scale, dims)), target)
-        self.inner, self.units = constraint, units
-        self.name, self.unit = constraint.name, constraint.unit
+        super().__init__(chart.compose(constraint.operator), target)
+        self.inner, self.chart = constraint, chart
+        self.name, self.unit, self.inequality = constraint.name, constraint.unit, constraint.inequality
 
     def take(self, index: slice) -> Constraint:
         part = self.inner.take(index)
         assert isinstance(part, LinearConstraint)
-        return _RescaledLinear(part, self.units)
+        return _RescaledLinear(part, self.chart)
 
     def measure(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        return self.inner.measure(self.units.physical(u))
+        return self.inner.measure(self.chart.physical(u))
 
 
-def _shaped(values: Tensor, dims: int) -> Tensor:
-    """One value a channel, (C,), shaped like one field with that many axes."""
-    return values.reshape(-1, *(1,) * dims)
+def _variance(variance: float | Tensor, rows: int) -> Tensor:
+    """The variance of each row."""
+    values = torch.as_tensor(variance, dtype=torch.float64)
+    if values.ndim > 1 or values.numel() not in (1, rows) or not (torch.isfinite(values).all() and (values >= 0).all()):
+        raise ValueError(f"a variance is expected to be a number or ({rows},), finite and not negative; got {tuple(values.shape)}.")
+    return values.detach().expand(rows).clone()
 
 
 def as_target(value: float | Sequence[float] | Tensor, rows: int, speaker: str) -> Tensor:

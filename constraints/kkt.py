@@ -1,8 +1,13 @@
 r"""Newton's method for curved laws inside the affine set of linear ones.
 
-All steps stay in $\ker A$, by its projector $P$. With $W = P J^\top$ the step is the sum of the shortest move to feasibility,
-$-W (W^\top W)^{+} h$, and a move along the kernel of $W^\top$ that minimises the quadratic model of the distance, by conjugate gradients
-preconditioned with the projector onto that kernel. Every solve is matrix-free and batched; samples take their own steps.
+With P the projector onto the kernel of the linear laws and $J = \nabla h$, the normals of the curved laws seen from the affine set are
+$W = P J^\top$. The step is the sum of the shortest move to feasibility, $-W (W^\top W)^{+} h$, and a move along the kernel of $W^\top$
+that minimises the quadratic model of the objective, by conjugate gradients preconditioned with the projector onto that kernel. Every
+solve is matrix-free and batched; samples take their own steps.
+
+Where curvature is weak, $\|\sum_i\mu_i\nabla^2 h_i\| \ll 1$, the Gauss-Newton step from the anchor,
+$v \leftarrow P$-nearest point of $h(v_k) + J_k(v - v_k) = 0$, contracts by just that factor and needs no inner iteration: laws of many rows
+take it as long as it gains a decimal place a step.
 """
 
 from __future__ import annotations
@@ -12,16 +17,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from constraints.constraint import Constraint
+from constraints.constraint import Constraint, LinearConstraint
+from constraints.face import Kernel
 from constraints.linear.map import LinearMap
 from constraints.linear.solve import conjugate_gradients, pseudo_inverse
-from constraints.linear.stacked import Stacked
 
 FEW_ROWS = 16
-"""Up to this many curved rows the fields P Jᵀ are formed; beyond, conjugate gradients act on J P Jᵀ."""
+"""Up to this many curved rows the fields P Jᵀ are formed; beyond, the Jacobian's own structure is used, or conjugate gradients."""
 
 _HALVINGS = 12
 """Step halvings of the line search before a step is given up."""
+
+_GAIN = 0.1
+"""Factor by which a Gauss-Newton step must reduce the distance to the solution, or Newton's method takes over."""
 
 
 class Solution(NamedTuple):
@@ -33,19 +41,6 @@ class Solution(NamedTuple):
     iterations: int
 
 
-class Kernel:
-    """The projector onto the kernel of the linear laws; the identity if there are none."""
-
-    def __init__(self, stack: Stacked | None) -> None:
-        self.stack = stack
-
-    def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """P z, and the multipliers ν with z - P z = Aᵀ ν."""
-        if self.stack is None:
-            return z, z.new_zeros(z.shape[0], 0)
-        return self.stack.nearest(z)
-
-
 class Normals:
     """The span of W = P Jᵀ at one field: solves of J P Jᵀ, and the projector onto its complement in ker A."""
 
@@ -55,11 +50,12 @@ class Normals:
         if self.few:
             rows, batch = jacobian.rows, like.shape[0]
             eye = torch.eye(rows, dtype=like.dtype, device=like.device)
-            forces = torch.stack([jacobian.adjoint(e.expand(batch, rows)) for e in eye], dim=1)
-            fields, taken = kernel(forces.flatten(0, 1))
-            self.fields = fields.reshape(batch, rows, -1)
-            self.taken = taken.reshape(batch, rows, -1)
+            spanned = [kernel(jacobian.adjoint(e.expand(batch, rows))) for e in eye]
+            self.fields = torch.stack([field for field, _ in spanned], dim=1).flatten(2)
+            self.taken = torch.stack([taken for _, taken in spanned], dim=1)
             self.inverse = pseudo_inverse(self.fields @ self.fields.mT)
+        elif kernel.is_mask:
+            self.reduced = jacobian if kernel.free is None else jacobian.weighted(kernel.free)
 
     def multiplier(self, z: Tensor) -> Tensor:
         """The y for which W y is the part of a field of ker A along the normals."""
@@ -71,6 +67,8 @@ class Normals:
         """A solution y of (J P Jᵀ) y = r."""
         if self.few:
             return (self.inverse @ r[..., None])[..., 0]
+        if self.kernel.is_mask:
+            return self.reduced.solve_gram(r)
         return conjugate_gradients(
             lambda y: self.jacobian(self.kernel(self.jacobian.adjoint(y))[0]),
             r,
@@ -93,24 +91,41 @@ class Normals:
 class Curved:
     """The curved laws seen from the affine set of the linear ones.
 
+    The objective is $\\frac12\\|v - u\\|^2$, plus half the squared misfit of laws observed with noise.
+
     Arguments:
         kernel: projector onto the kernel of the linear laws.
         constraint: the curved laws.
+        noisy: laws observed with noise.
     """
 
-    def __init__(self, kernel: Kernel, constraint: Constraint) -> None:
-        self.kernel, self.constraint = kernel, constraint
+    def __init__(self, kernel: Kernel, constraint: Constraint, noisy: list[LinearConstraint]) -> None:
+        self.kernel, self.constraint, self.noisy = kernel, constraint, noisy
 
     def normals(self, v: Tensor) -> Normals:
         return Normals(self.kernel, self.constraint.jacobian(v), v)
 
     def curvature(self, v: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
-        """Sum of the curvatures of all laws, each with its own rows of the multiplier."""
+        """Sum of the curvatures of all laws, each with its own rows of the multiplier, and that of the misfits."""
         leaves = self.constraint.leaves()
-        if len(leaves) == 1:
-            return leaves[0].curvature(v, multiplier, direction)
-        parts = multiplier.split([leaf.residual(v[:1]).shape[1] for leaf in leaves], dim=1)
-        return torch.stack([leaf.curvature(v, rows, direction) for leaf, rows in zip(leaves, parts, strict=True)]).sum(0)
+        sizes = [leaf.residual(v[:1]).shape[1] for leaf in leaves] if len(leaves) > 1 else [multiplier.shape[1]]
+        total = torch.zeros_like(direction)
+        for leaf, rows in zip(leaves, multiplier.split(sizes, dim=1), strict=True):
+            total = total + leaf.curvature(v, rows, direction)
+        for law in self.noisy:
+            total = total + law.operator.adjoint(law.operator(direction) / _noise(law, v))
+        return total
+
+    def misfit(self, v: Tensor) -> Tensor:
+        """Half the squared misfit of the laws observed with noise, (B,)."""
+        return sum(((law.residual(v).square() / _noise(law, v)).sum(1) / 2 for law in self.noisy), v.new_zeros(len(v)))
+
+    def pull(self, v: Tensor, anchor: Tensor) -> Tensor:
+        """The objective's force at v: towards the anchor, and towards what is observed."""
+        force = anchor - v
+        for law in self.noisy:
+            force = force - law.operator.adjoint(law.residual(v) / _noise(law, v))
+        return self.kernel(force)[0] if self.noisy else force
 
     def minimise(self, normals: Normals, v: Tensor, multiplier: Tensor, force: Tensor, fraction: float = 0.0) -> Tensor:
         """The tangent z with H z = force up to normals, H = I + curvature.
@@ -128,15 +143,39 @@ class Curved:
         z = conjugate_gradients(hessian, tangent, fraction=fraction, size=size, max_iterations=100)
         return torch.where(_spread(z.flatten(1).any(1), z), z, tangent)
 
-    def newton(self, anchor: Tensor, guess: Tensor, tolerance: float, max_iterations: int) -> Solution:
+    def solve(self, anchor: Tensor, guess: Tensor, tolerance: float, max_iterations: int) -> Solution:
         """The point nearest to `anchor` on the curved laws, from a guess in the same affine set."""
+        many = self.constraint.residual(guess[:1]).shape[1] > FEW_ROWS
+        v, spent = self._gauss_newton(anchor, guess, tolerance, max_iterations) if many and not self.noisy else (guess, 0)
+        solution = self.newton(anchor, v, tolerance, max_iterations - spent)
+        return solution._replace(iterations=solution.iterations + spent)
+
+    def _gauss_newton(self, anchor: Tensor, v: Tensor, tolerance: float, max_iterations: int) -> tuple[Tensor, int]:
+        """Steps from the anchor while all samples gain a decimal place a step; the last point that did."""
+        previous = torch.full((len(v),), torch.inf, dtype=v.dtype, device=v.device)
+        for spent in range(max_iterations):
+            normals = self.normals(v)
+            multiplier = normals.solve(self.constraint.residual(v) + normals.jacobian(anchor - v))
+            new = anchor - normals.field(multiplier, v)[0]
+            step = (new - v).abs().flatten(1).amax(1)
+            size = torch.maximum(anchor.abs(), new.abs()).flatten(1).amax(1)
+            small = step <= tolerance / 4 * size
+            if not (small | (step <= _GAIN * previous)).all():
+                return v, spent
+            v, previous = new, step
+            if small.all():
+                return v, spent + 1
+        return v, max_iterations
+
+    def newton(self, anchor: Tensor, guess: Tensor, tolerance: float, max_iterations: int) -> Solution:
+        """Newton's method from a guess, globalised by a merit function."""
         v, iterations = guess, 0
         done = torch.zeros(len(anchor), dtype=torch.bool, device=anchor.device)
         while True:
             size = torch.maximum(anchor.abs(), v.abs()).flatten(1).amax(1).clamp_min(torch.finfo(anchor.dtype).tiny)
             residual, scale = self.constraint.measure(v)
             normals = self.normals(v)
-            pull = anchor - v
+            pull = self.pull(v, anchor)
             multiplier = normals.multiplier(pull)
             along, taken = normals.field(multiplier, v)
             gap = (pull - along).abs().flatten(1).amax(1)
@@ -162,7 +201,8 @@ class Curved:
         weight = 2 * multiplier.amax(1)
 
         def merit(w: Tensor) -> Tensor:
-            return (w - anchor).square().flatten(1).sum(1) / 2 + weight * self.constraint.residual(w).abs().sum(1)
+            near = (w - anchor).square().flatten(1).sum(1) / 2 + self.misfit(w)
+            return near + weight * self.constraint.residual(w).abs().sum(1)
 
         before = merit(v)
         small = step.abs().flatten(1).amax(1) <= 1e-3 * v.abs().flatten(1).amax(1)
@@ -173,6 +213,11 @@ class Curved:
                 break
             length = torch.where(bad, length / 2, length)
         return length
+
+
+def _noise(law: LinearConstraint, like: Tensor) -> Tensor:
+    assert law.variance is not None
+    return law.variance.to(like).clamp_min(torch.finfo(like.dtype).tiny)
 
 
 def _spread(values: Tensor, like: Tensor) -> Tensor:

@@ -1,19 +1,53 @@
-r"""Physical and normalised fields.
+r"""Charts: other coordinates for fields, $u = a + L x$.
 
-A flow lives in normalised units $x = (u - a)/s$, one shift and one scale a channel; laws are physical. Channels of one physical
-unit share one scale, so that a distance in normalised units treats the components of a vector alike.
+A flow lives in normalised units, $x = (u - a)/s$, one shift and one scale a channel, while laws are physical (`Units`); and a distance
+$\|z\|_M^2 = z^\top M z$ with $M = (L L^\top)^{-1}$ is the plain one in the coordinates $x = L^{-1} u$ (`constraints.metric`). A law moves
+between them by composition: its operator becomes $A L$, and its residual, scale and multiplier stay physical.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from constraints.linear.map import LinearMap
 
-class Units(nn.Module):
-    """The affine map between physical fields $u$ and normalised fields $x$: $u = a + s x$ for each channel.
+
+class Chart(nn.Module, ABC):
+    """An affine, invertible map of coordinates x to physical fields u, both (B, C, *N)."""
+
+    @abstractmethod
+    def physical(self, x: Tensor) -> Tensor:
+        """$a + L x$."""
+
+    @abstractmethod
+    def normalise(self, u: Tensor) -> Tensor:
+        """$L^{-1}(u - a)$."""
+
+    @abstractmethod
+    def push(self, z: Tensor) -> Tensor:
+        """$L z$, for differences of fields."""
+
+    @abstractmethod
+    def pull(self, z: Tensor) -> Tensor:
+        r"""$L^\top z$, for forces."""
+
+    @abstractmethod
+    def compose(self, operator: LinearMap) -> LinearMap:
+        """$A L$, with as much of A's structure as survives."""
+
+    def diagonal(self, dims: int) -> Tensor | None:
+        """L where it is a diagonal, broadcastable to fields with that many axes; None where it is not."""
+        return None
+
+
+class Units(Chart):
+    """One shift and one scale for each channel: $u = a + s x$.
+
+    Channels of one physical unit share one scale, so that a distance in normalised units treats the components of a vector alike.
 
     Arguments:
         shift: $a$, (C,).
@@ -62,16 +96,27 @@ class Units(nn.Module):
         pooled = torch.stack([torch.stack([variance[d] for d in range(len(names)) if names[d] == name]).mean() for name in names])
         return cls(shift, torch.where(pooled > 0, pooled, torch.ones_like(pooled)).sqrt())
 
-    def _shaped(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        shape = (-1,) + (1,) * (like.ndim - 2)
-        return self.shift.to(like).reshape(shape), self.scale.to(like).reshape(shape)
+    def physical(self, x: Tensor) -> Tensor:
+        """Physical fields $u = a + s x$ of normalised ones, (B, C, *N)."""
+        return _shaped(self.shift, x.ndim - 2).to(x) + self.push(x)
 
     def normalise(self, u: Tensor) -> Tensor:
         """Normalised fields $x = (u - a)/s$ of physical ones, (B, C, *N)."""
-        shift, scale = self._shaped(u)
-        return (u - shift) / scale
+        return (u - _shaped(self.shift, u.ndim - 2).to(u)) / _shaped(self.scale, u.ndim - 2).to(u)
 
-    def physical(self, x: Tensor) -> Tensor:
-        """Physical fields $u = a + s x$ of normalised ones, (B, C, *N)."""
-        shift, scale = self._shaped(x)
-        return shift + scale * x
+    def push(self, z: Tensor) -> Tensor:
+        return _shaped(self.scale, z.ndim - 2).to(z) * z
+
+    def pull(self, z: Tensor) -> Tensor:
+        return self.push(z)
+
+    def compose(self, operator: LinearMap) -> LinearMap:
+        return operator.weighted(_shaped(self.scale, len(operator.shape) - 1))
+
+    def diagonal(self, dims: int) -> Tensor:
+        return _shaped(self.scale, dims)
+
+
+def _shaped(values: Tensor, dims: int) -> Tensor:
+    """One value a channel, (C,), shaped like one field with that many axes."""
+    return values.reshape(-1, *(1,) * dims)

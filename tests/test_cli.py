@@ -785,7 +785,6 @@ LAWFUL: dict[str, tuple[str, ...]] = {
     "initial data without time": ("project walls.h5 --law initial-condition:file=walls.h5 --out a.h5", "time axis", "(x, y)"),
     "divergence on a line": (f"{SAMPLE} --law divergence-free", "at least two space axes"),
     "divergence between walls": ("project walls.h5 --law divergence-free --out a.h5", "periodic", "'x' is bounded"),
-    "central divergence between walls": ("project walls.h5 --law divergence-free:scheme=central --out a.h5", "periodic", "bounded"),
     "divergence of one component": (f"{VORTEX} --law divergence-free:channels=u", "2 channels", "got u"),
     "mass of a velocity": (f"{VORTEX} --law mass", "density", "Say channels=u"),
     "energy without a value": ("project walls.h5 --law energy --out a.h5", "energy:value=NUMBER", "--reference FILE"),

@@ -471,7 +471,7 @@ def test_without_gradients_nothing_is_kept() -> None:
         (lambda: DivergenceFree(PLANE, "upwind"), "scheme"),
         (lambda: project(DivergenceFree(PLANE), torch.zeros(1, 3, 8, 7)), "expects fields of shape"),
         (lambda: project(Energy(PLANE, torch.ones(4)), torch.ones(1, 2, 8, 7)), "targets for 4 samples"),
-        (lambda: project(Energy(PLANE, 1.0), torch.ones(0, 2, 8, 7)), "at least one field"),
+        (lambda: project(Energy(PLANE, 1.0), torch.ones(8, 7)), "a batch of fields"),
         (lambda: project(Energy(PLANE, 1.0), torch.ones(1, 2, 8, 7), metric=torch.ones(3)), "one number a channel"),
         (lambda: project(Energy(PLANE, 1.0), torch.full((1, 2, 8, 7), math.inf)), "NaN or Inf"),
         (lambda: project(Energy(PLANE, 1.0), torch.ones(1, 2, 8, 7, dtype=torch.int64)), "float32 or float64"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
 from constraints.grid import Axis, Grid
@@ -17,6 +18,8 @@ class Scheme(ABC):
     """
 
     name: str
+    centred: bool = True
+    """Whether the derivative sits at the points themselves, so that its symbol on a periodic axis is imaginary."""
 
     @abstractmethod
     def derivative(self, u: Tensor, grid: Grid, axis: str) -> Tensor:
@@ -32,6 +35,18 @@ class Scheme(ABC):
         Raises:
             ValueError: the axis is not periodic and equally spaced.
         """
+
+    def matrix(self, axis: Axis) -> Tensor:
+        """The derivative along an axis as a matrix, (n, n), float64.
+
+        Raises:
+            ValueError: the scheme is not for such an axis.
+        """
+        return self.derivative(torch.eye(axis.points, dtype=torch.float64), Grid(axis), axis.name).T.contiguous()
+
+    def between(self, axis: Axis) -> Tensor:
+        """Which points of an axis the other components of a vector have values at, (n,), 1 or 0: all of them unless staggered."""
+        return torch.ones(axis.points, dtype=torch.float64)
 
 
 def check_periodic(axis: Axis, speaker: str) -> None:

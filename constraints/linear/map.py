@@ -18,16 +18,27 @@ DENSE_ROWS = 512
 """Above this many rows the Gram matrix is not formed: conjugate gradients take over."""
 
 
+_CHUNK = 32
+"""Rows of a Gram matrix formed at a time: each holds a field."""
+
+
 class LinearMap(nn.Module, ABC):
     """A linear map from fields to rows.
 
     Attributes:
         shape: what one field looks like, (C, *N).
         rows: number of rows, m.
+        batched: whether each sample has its own rows.
+        dense_rows: up to this many rows the Gram matrix is formed and inverted once.
+        variance: variance of the noise that rows are observed with, (m,); None for exact rows.
     """
 
     shape: tuple[int, ...]
     rows: int
+    batched: bool = False
+    dense_rows: int = DENSE_ROWS
+    variance: Tensor | None = None
+    _gram_inverse: Tensor | None = None
 
     @abstractmethod
     def forward(self, u: Tensor) -> Tensor:
@@ -39,14 +50,23 @@ class LinearMap(nn.Module, ABC):
 
     def solve_gram(self, r: Tensor) -> Tensor:
         """A least-squares solution λ of A Aᵀ λ = r, (B, m)."""
-        if self.rows <= DENSE_ROWS:
-            return (pseudo_inverse(self.gram(r)) @ r[..., None])[..., 0]
-        return conjugate_gradients(lambda y: self(self.adjoint(y)), r)
+        if self.rows > self.dense_rows:
+            return conjugate_gradients(lambda y: self(self.adjoint(y)), r)
+        if self._gram_inverse is None or self._gram_inverse.device != r.device:
+            self._gram_inverse = pseudo_inverse(self.gram(r.to(torch.float64)))
+        inverse = self._gram_inverse.to(r)
+        return (inverse @ r[..., None])[..., 0] if self.batched else r @ inverse
 
     def gram(self, like: Tensor) -> Tensor:
-        """The Gram matrix A Aᵀ for each row of `like` (B, m), column by column: (B, m, m)."""
+        """The Gram matrix A Aᵀ, (m, m), or one for each row of `like` (B, m), (B, m, m), where samples have their own rows."""
         eye = torch.eye(self.rows, dtype=like.dtype, device=like.device)
-        return torch.stack([self(self.adjoint(e.expand(like.shape[0], -1))) for e in eye], dim=-1)
+        if self.batched:
+            return torch.stack([self(self.adjoint(e.expand(like.shape[0], -1))) for e in eye], dim=-1)
+        return torch.cat([self(self.adjoint(part)) for part in eye.split(_CHUNK)])
+
+    def gram_diagonal(self, like: Tensor) -> Tensor | None:
+        """The Gram matrix where it is a diagonal, (1, m) or (B, m); None where it is not."""
+        return None
 
     def nearest(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
         r"""The nearest field with $A v = b$ (0 by default) and its multiplier: $\lambda = (AA^\top)^+(Au - b)$, $v = u - A^\top\lambda$."""
@@ -55,8 +75,8 @@ class LinearMap(nn.Module, ABC):
         return u - self.adjoint(multiplier), multiplier
 
     def weighted(self, diagonal: Tensor) -> LinearMap:
-        r"""The map $A D$ for a diagonal $D$, (C, *N) or broadcastable: the same rows in other units (D a scale for each channel) or
-        on fewer unknowns (D a mask)."""
+        r"""The map $A D$ for a diagonal $D$, (C, *N) or broadcastable, or one for each sample, (B, C, *N): the same rows in other
+        units (D a scale for each channel) or on fewer unknowns (D a mask)."""
         return Weighted(self, diagonal)
 
     def scale(self, u: Tensor) -> Tensor:
@@ -81,6 +101,7 @@ class Weighted(LinearMap):
         self.inner = inner
         self.register_buffer("diagonal", diagonal)
         self.shape, self.rows = inner.shape, inner.rows
+        self.batched = inner.batched or diagonal.ndim > len(inner.shape)
 
     diagonal: Tensor
 
@@ -91,7 +112,7 @@ class Weighted(LinearMap):
         return self.diagonal.to(y) * self.inner.adjoint(y)
 
     def solve_gram(self, r: Tensor) -> Tensor:
-        if self.rows <= DENSE_ROWS:
+        if self.rows <= self.dense_rows:
             return super().solve_gram(r)
         return conjugate_gradients(lambda y: self(self.adjoint(y)), r, preconditioner=self.inner.solve_gram, max_iterations=1000)
 
@@ -102,6 +123,58 @@ class Weighted(LinearMap):
         return self.inner.scale(self.diagonal.to(u) * u)
 
 
+class Noisy(LinearMap):
+    r"""Rows observed with independent noise: their Gram matrix is $A A^\top + R$.
+
+    `nearest` then gives the posterior mean of a standard normal prior around u: $v = u - A^\top\lambda$ with $A v - b = R\lambda$.
+
+    Arguments:
+        inner: A, the same for all samples.
+        variance: the diagonal of R, not negative, (m,).
+    """
+
+    noise: Tensor
+
+    def __init__(self, inner: LinearMap, variance: Tensor) -> None:
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("noise", variance)
+        self.shape, self.rows, self.batched, self.dense_rows = inner.shape, inner.rows, inner.batched, inner.dense_rows
+
+    @property
+    def variance(self) -> Tensor:  # type: ignore[override]
+        return self.noise
+
+    def forward(self, u: Tensor) -> Tensor:
+        rows: Tensor = self.inner(u)
+        return rows
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.adjoint(y)
+
+    def solve_gram(self, r: Tensor) -> Tensor:
+        variance = self.variance.to(r)
+        diagonal = self.inner.gram_diagonal(r)
+        if diagonal is not None:
+            total = diagonal + variance
+            return torch.where(total > 0, r / torch.where(total > 0, total, 1.0), 0.0)
+        if self.rows <= self.dense_rows:
+            return super().solve_gram(r)
+        return conjugate_gradients(lambda y: self(self.adjoint(y)) + variance * y, r, max_iterations=1000)
+
+    def gram(self, like: Tensor) -> Tensor:
+        return self.inner.gram(like) + torch.diag(self.variance.to(like))
+
+    def weighted(self, diagonal: Tensor) -> LinearMap:
+        return Noisy(self.inner.weighted(diagonal), self.variance)
+
+    def scale(self, u: Tensor) -> Tensor:
+        return self.inner.scale(u)
+
+    def measure(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        return self.inner.measure(u)
+
+
 class Linearised(LinearMap):
     """The Jacobian of a residual at a field, by automatic differentiation: never formed."""
 
@@ -110,19 +183,10 @@ class Linearised(LinearMap):
         self.residual = residual
         self.at = u
         value, self._pullback = torch.func.vjp(residual, u)[:2]
-        self.shape, self.rows = tuple(u.shape[1:]), int(value.shape[1])
-        self._inverse: Tensor | None = None
+        self.shape, self.rows, self.batched = tuple(u.shape[1:]), int(value.shape[1]), True
 
     def forward(self, u: Tensor) -> Tensor:
         return torch.func.jvp(self.residual, (self.at,), (u,))[1]
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self._pullback(y)[0]
-
-    def solve_gram(self, r: Tensor) -> Tensor:
-        """As for all maps; the Jacobian is that of one field, so that its Gram matrix is inverted once."""
-        if self.rows > DENSE_ROWS:
-            return super().solve_gram(r)
-        if self._inverse is None:
-            self._inverse = pseudo_inverse(self.gram(r))
-        return (self._inverse @ r[..., None])[..., 0]

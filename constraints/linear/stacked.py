@@ -9,11 +9,14 @@ and after the last block the field is the nearest one that obeys all: block Gram
 cheapest exact way:
 
 * values given outright (`Selection`) are eliminated: the other blocks keep their rows on the remaining unknowns, $A_i D$;
+* rows observed with noise of variance $R$ (`Noisy`) add it to their Gram matrix; $P$ then is their shrinkage, all else stays;
 * a block orthogonal to all earlier ones (found by applying them to it) uses its own solve;
 * a block of few rows is bordered: $P_{i-1}A_i^\top$ and the small matrix are formed once;
 * any other block takes conjugate gradients, preconditioned by its own solve.
 
-Redundant rows appear as null rows of a reduced Gram matrix and get no multiplier; contradictory ones leave a residual.
+Redundant rows appear as null rows of a reduced Gram matrix and get no multiplier; contradictory ones leave a residual. Which field then
+violates the blocks least, `compromise` answers: it minimises $\sum_i \mathrm{dist}(v, C_i)^2$ over the sets $C_i$ of the blocks, whose
+normal operator is the sum of their projectors: no block counts more for its units, and the order does not matter.
 """
 
 from __future__ import annotations
@@ -52,6 +55,10 @@ class Stacked(LinearMap):
         self.sizes = [block.rows for block in maps]
         self.rows = sum(self.sizes)
         self._elimination: _Elimination | None = None
+        self._unselected: LinearMap | None = None
+        noise = [torch.zeros(block.rows, dtype=torch.float64) if block.variance is None else block.variance for block in maps]
+        self.variance = torch.cat(noise) if any(block.variance is not None for block in maps) else None
+        self.batched = any(block.batched for block in maps)
 
     def _blocks(self) -> list[LinearMap]:
         return [block for block in self.maps if isinstance(block, LinearMap)]
@@ -74,12 +81,65 @@ class Stacked(LinearMap):
         return self.nearest(r.new_zeros(r.shape[0], *self.shape), -r)[1]
 
     def nearest(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._eliminated().solve(u, self._split(u, target))
+
+    def _split(self, u: Tensor, target: Tensor | None) -> list[Tensor | None]:
+        """The target of each block."""
+        if target is None:
+            return [None] * len(self.sizes)
+        return list(target.expand(u.shape[0], self.rows).split(self.sizes, dim=1))
+
+    def _eliminated(self) -> _Elimination:
         if self._elimination is None:
             self._elimination = _Elimination(self._blocks())
-        targets: list[Tensor | None] = [None] * len(self.sizes)
-        if target is not None:
-            targets = list(target.expand(u.shape[0], self.rows).split(self.sizes, dim=1))
-        return self._elimination.solve(u, targets)
+        return self._elimination
+
+    @property
+    def free(self) -> Tensor | None:
+        """1 where no block gives the value outright, (C, *N); None where none does."""
+        return self._eliminated().free
+
+    @property
+    def selects(self) -> bool:
+        """Whether all blocks give values outright, so that the projector onto their kernel is a mask."""
+        return len(self._eliminated().fixed) == len(self.sizes)
+
+    @property
+    def unselected(self) -> LinearMap | None:
+        """The blocks that do not give values outright, None if all do."""
+        if self._unselected is None and not self.selects:
+            blocks = [block for i, block in enumerate(self._blocks()) if i not in self._eliminated().fixed]
+            self._unselected = blocks[0] if len(blocks) == 1 else Stacked(blocks)
+        return self._unselected
+
+    def select(self, u: Tensor, target: Tensor | None) -> Tensor:
+        """Fields with the values that blocks give outright."""
+        targets = self._split(u, target)
+        for i, selection in self._eliminated().fixed.items():
+            u, _ = selection.nearest(u, targets[i])
+        return u
+
+    def target_of_unselected(self, target: Tensor) -> Tensor:
+        """The targets of those blocks, (B, m')."""
+        parts = target.split(self.sizes, dim=1)
+        return torch.cat([part for i, part in enumerate(parts) if i not in self._eliminated().fixed], dim=1)
+
+    def multipliers(self, held: Tensor, rest: Tensor | None) -> Tensor:
+        """Multipliers of all rows, from the forces on values given outright and the multipliers of the other blocks."""
+        fixed = self._eliminated().fixed
+        sizes = [size for i, size in enumerate(self.sizes) if i not in fixed]
+        others = iter(() if rest is None else rest.split(sizes, dim=1))
+        return torch.cat([fixed[i].solve_gram(fixed[i](held)) if i in fixed else next(others) for i in range(len(self.sizes))], dim=1)
+
+    def compromise(self, u: Tensor, target: Tensor | None) -> Tensor:
+        """Of the fields that violate the blocks least, in the sum of squared distances to their sets, the one nearest to u."""
+        blocks = [(block, b) for block, b in zip(self._blocks(), self._split(u, target), strict=True) if block.variance is None]
+
+        def pulls(z: Tensor) -> Tensor:
+            return torch.stack([z - block.nearest(z)[0] for block, _ in blocks]).sum(0)
+
+        pull = torch.stack([u - block.nearest(u, b)[0] for block, b in blocks]).sum(0)
+        return u - conjugate_gradients(pulls, pull, max_iterations=500)
 
 
 class _Elimination:
@@ -87,14 +147,15 @@ class _Elimination:
 
     def __init__(self, blocks: Sequence[LinearMap]) -> None:
         self.blocks = blocks
-        selections = [i for i, block in enumerate(blocks) if isinstance(block, Selection)]
-        self.fixed = selections[0] if selections else None
+        self.fixed: dict[int, LinearMap] = {}
         self.free: Tensor | None = None
-        if self.fixed is not None:
-            first = blocks[self.fixed]
-            taken = first.adjoint(torch.ones(1, first.rows, dtype=torch.float64, device=_device(first)))[0]
-            self.free = (taken == 0).to(torch.float64)
-        rest = sorted((i for i in range(len(blocks)) if i != self.fixed), key=lambda i: -blocks[i].rows)
+        for i, block in enumerate(blocks):
+            if isinstance(block, Selection):
+                self.fixed[i] = block if self.free is None else block.weighted(self.free)
+                ones = torch.ones(1, block.rows, dtype=torch.float64, device=_device(block))
+                untaken = (block.adjoint(ones)[0] == 0).to(torch.float64)
+                self.free = untaken if self.free is None else self.free * untaken
+        rest = sorted((i for i in range(len(blocks)) if i not in self.fixed), key=lambda i: -blocks[i].rows)
         self.stages: list[_Stage] = []
         for i in rest:
             reduced = blocks[i] if self.free is None else blocks[i].weighted(self.free)
@@ -103,26 +164,25 @@ class _Elimination:
     def solve(self, u: Tensor, targets: list[Tensor | None]) -> tuple[Tensor, Tensor]:
         """The nearest field to u with A_i v = targets[i], zero where None, and all multipliers (B, m)."""
         multipliers: Multipliers = {}
-        if self.fixed is None:
-            v = u
-        else:
-            selection = self.blocks[self.fixed]
-            v, _ = selection.nearest(u, targets[self.fixed])
-            assert self.free is not None
-            held = None if targets[self.fixed] is None else v * (1 - self.free.to(v))
+        v = u
+        for i, selection in self.fixed.items():
+            v, _ = selection.nearest(v, targets[i])
+        if self.free is not None and self.stages:
+            held = None if all(targets[i] is None for i in self.fixed) else v * (1 - self.free.to(v))
             targets = [self._remaining(i, b, held) for i, b in enumerate(targets)]
         for stage in self.stages:
             v = stage.eliminate(v, targets[stage.index], multipliers)
-        if self.fixed is not None:
+        if self.fixed:
             moved = u - v
             for stage in self.stages:
                 moved = moved - self.blocks[stage.index].adjoint(multipliers[stage.index])
-            multipliers[self.fixed] = selection.solve_gram(selection(moved))
+            for i, selection in self.fixed.items():
+                multipliers[i] = selection.solve_gram(selection(moved))
         return v, torch.cat([multipliers[i] for i in range(len(self.blocks))], dim=1)
 
     def _remaining(self, index: int, target: Tensor | None, held: Tensor | None) -> Tensor | None:
         """What a block still has to reach on the free unknowns."""
-        if held is None or index == self.fixed:
+        if held is None or index in self.fixed:
             return target
         rows = self.blocks[index](held)
         return -rows if target is None else target - rows
@@ -184,7 +244,8 @@ class _Bordered(_Coupled):
         self.fields, self.taken = self.kernel(rows)
         full, reduced = block(rows).diagonal(), block(self.fields)
         redundant = reduced.diagonal() <= _REDUNDANT * full
-        self.inverse = pseudo_inverse(reduced.masked_fill(redundant[:, None] | redundant[None, :], 0.0))
+        reduced = reduced.masked_fill(redundant[:, None] | redundant[None, :], 0.0)
+        self.inverse = pseudo_inverse(reduced if block.variance is None else reduced + torch.diag(block.variance.to(reduced)))
 
     def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers) -> Tensor:
         multiplier = self.residual(u, target) @ self.inverse.to(u)
@@ -198,8 +259,9 @@ class _Iterative(_Coupled):
     """Many coupled rows: conjugate gradients on A P Aᵀ."""
 
     def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers) -> Tensor:
+        noise = 0.0 if self.block.variance is None else self.block.variance.to(u)
         multiplier = conjugate_gradients(
-            lambda y: self.block(self.kernel(self.block.adjoint(y))[0]),
+            lambda y: self.block(self.kernel(self.block.adjoint(y))[0]) + noise * y,
             self.residual(u, target),
             preconditioner=self.block.solve_gram,
             max_iterations=1000,
@@ -213,6 +275,10 @@ class _Iterative(_Coupled):
 
 def _stage(index: int, block: LinearMap, earlier: Sequence[_Stage]) -> _Stage:
     """The cheapest exact way to eliminate a block after others."""
+    if not earlier:
+        return _Independent(index, block)
+    if block.batched or any(stage.block.batched for stage in earlier):
+        return _Iterative(index, block, earlier)
     if all(_orthogonal(stage.block, block) for stage in earlier):
         return _Independent(index, block)
     if block.rows <= BORDER_ROWS:

@@ -4,6 +4,7 @@ r"""Maps whose Gram matrix has a known inverse.
 |---|---|---|
 | `Selection` | identity, or a diagonal | division |
 | `WeightedSum` | diagonal, since rows have disjoint support | division |
+| `RowSelection` | diagonal | division |
 | `RowCombination` | $R\,\mathrm{diag}(g)\,R^\top$, small | pseudo-inverse, once |
 | `FourierSymbol` | diagonal in Fourier space | two transforms |
 
@@ -18,7 +19,6 @@ import torch
 from torch import Tensor
 
 from constraints.linear.map import LinearMap
-from constraints.linear.solve import pseudo_inverse
 
 
 def _divide(r: Tensor, gram: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ class Selection(LinearMap):
 
     Arguments:
         mask: which values, boolean, (C, *N).
-        weights: factor of each chosen value, (m,); ones by default.
+        weights: factor of each chosen value, (m,), or (B, m) if each sample has its own; ones by default.
     """
 
     index: Tensor
@@ -44,6 +44,7 @@ class Selection(LinearMap):
         self.channels = torch.unique(index // math.prod(self.shape[1:])).tolist()
         self.register_buffer("index", index)
         self.register_buffer("weights", torch.ones(self.rows, dtype=torch.float64) if weights is None else weights)
+        self.batched = self.weights.ndim > 1
 
     def forward(self, u: Tensor) -> Tensor:
         return self.weights.to(u) * u.flatten(1).index_select(1, self.index)
@@ -52,11 +53,15 @@ class Selection(LinearMap):
         flat = y.new_zeros(y.shape[0], math.prod(self.shape))
         return flat.index_copy(1, self.index, self.weights.to(y) * y).reshape(-1, *self.shape)
 
+    def gram_diagonal(self, like: Tensor) -> Tensor:
+        return (self.weights.to(like) ** 2).reshape(-1, self.rows)
+
     def solve_gram(self, r: Tensor) -> Tensor:
-        return _divide(r, self.weights.to(r) ** 2)
+        return _divide(r, self.gram_diagonal(r))
 
     def weighted(self, diagonal: Tensor) -> LinearMap:
-        chosen = diagonal.expand(self.shape).flatten()[self.index]
+        batch = diagonal.shape[: max(0, diagonal.ndim - len(self.shape))]
+        chosen = diagonal.expand(*batch, *self.shape).flatten(-len(self.shape))[..., self.index]
         mask = torch.zeros(math.prod(self.shape), dtype=torch.bool, device=self.index.device)
         mask[self.index] = True
         return Selection(mask.reshape(self.shape), self.weights * chosen.to(self.weights))
@@ -98,21 +103,67 @@ class WeightedSum(LinearMap):
     def adjoint(self, y: Tensor) -> Tensor:
         return self.weights.to(y) * y.reshape(-1, *self._kept_shape)
 
+    def grouped(self, u: Tensor) -> Tensor:
+        """The values of each row side by side, (B, m, n)."""
+        last = tuple(range(-len(self.dims), 0))
+        return u.movedim(self.dims, last).reshape(u.shape[0], self.rows, -1)
+
+    def ungrouped(self, parts: Tensor, like: Tensor) -> Tensor:
+        """Fields from the values of each row."""
+        last = tuple(range(-len(self.dims), 0))
+        return parts.reshape(like.movedim(self.dims, last).shape).movedim(last, self.dims)
+
     def gram_diagonal(self, like: Tensor) -> Tensor:
-        """Diagonal of the Gram matrix, (1, m) or (B, m)."""
         return (self.weights.to(like) ** 2).sum(self.dims).reshape(-1, self.rows)
 
     def solve_gram(self, r: Tensor) -> Tensor:
         return _divide(r, self.gram_diagonal(r))
 
     def weighted(self, diagonal: Tensor) -> LinearMap:
-        return WeightedSum(self.weights * diagonal.to(self.weights), self.dims, batched=self.batched)
+        return WeightedSum(self.weights * diagonal.to(self.weights), self.dims, batched=self.batched or diagonal.ndim > len(self.shape))
 
     def scale(self, u: Tensor) -> Tensor:
         """The sum of the weights' magnitudes times the largest value that takes part in any row."""
         weights = self.weights.to(u).abs()
         size = (u.abs() * (weights > 0)).flatten(1).amax(1, keepdim=True)
         return size * weights.sum(self.dims).reshape(-1, self.rows)
+
+
+class RowSelection(LinearMap):
+    """Some rows of a weighted sum: those of some channels, say.
+
+    Arguments:
+        index: which rows, (m,).
+        inner: the weighted sum.
+    """
+
+    index: Tensor
+
+    def __init__(self, index: Tensor, inner: WeightedSum) -> None:
+        super().__init__()
+        self.register_buffer("index", index)
+        self.inner = inner
+        self.shape, self.rows, self.batched = inner.shape, len(index), inner.batched
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.inner(u).index_select(1, self.index)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.adjoint(y.new_zeros(y.shape[0], self.inner.rows).index_copy(1, self.index, y))
+
+    def gram_diagonal(self, like: Tensor) -> Tensor:
+        return self.inner.gram_diagonal(like)[:, self.index]
+
+    def solve_gram(self, r: Tensor) -> Tensor:
+        return _divide(r, self.gram_diagonal(r))
+
+    def weighted(self, diagonal: Tensor) -> LinearMap:
+        inner = self.inner.weighted(diagonal)
+        assert isinstance(inner, WeightedSum)
+        return RowSelection(self.index, inner)
+
+    def scale(self, u: Tensor) -> Tensor:
+        return self.inner.scale(u)[:, self.index]
 
 
 class RowCombination(LinearMap):
@@ -124,13 +175,13 @@ class RowCombination(LinearMap):
     """
 
     matrix: Tensor
+    dense_rows = 4096
 
     def __init__(self, matrix: Tensor, inner: WeightedSum) -> None:
         super().__init__()
         self.register_buffer("matrix", matrix)
         self.inner = inner
-        self.shape, self.rows = inner.shape, int(matrix.shape[0])
-        self._inverse: Tensor | None = None
+        self.shape, self.rows, self.batched = inner.shape, int(matrix.shape[0]), inner.batched
 
     def forward(self, u: Tensor) -> Tensor:
         return self.inner(u) @ self.matrix.to(u).T
@@ -139,15 +190,9 @@ class RowCombination(LinearMap):
         return self.inner.adjoint(y @ self.matrix.to(y))
 
     def gram(self, like: Tensor) -> Tensor:
-        matrix = self.matrix.to(like)
-        return (matrix * self.inner.gram_diagonal(like)[..., None, :]) @ matrix.T
-
-    def solve_gram(self, r: Tensor) -> Tensor:
-        if self.inner.batched:
-            return (pseudo_inverse(self.gram(r)) @ r[..., None])[..., 0]
-        if self._inverse is None:
-            self._inverse = pseudo_inverse(self.gram(r.to(torch.float64))[0])
-        return r @ self._inverse.to(r)
+        matrix, diagonal = self.matrix.to(like), self.inner.gram_diagonal(like)
+        gram = (matrix * diagonal[..., None, :]) @ matrix.T
+        return gram if self.batched else gram[0]
 
     def weighted(self, diagonal: Tensor) -> LinearMap:
         inner = self.inner.weighted(diagonal)
@@ -296,6 +341,8 @@ class FourierSymbol(LinearMap):
         return self.measure(u)[1]
 
     def weighted(self, diagonal: Tensor) -> LinearMap:
+        if diagonal.ndim > len(self.shape):
+            return super().weighted(diagonal)
         diagonal = diagonal.to(self.weights)
         full = diagonal.expand(self.shape)
         corner = full

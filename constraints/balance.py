@@ -1,0 +1,147 @@
+r"""Balance laws: what a quantity changes by is what comes in.
+
+$$M(t_{n+1}) - M(t_n) = \int_{t_n}^{t_{n+1}} q\,dt,\qquad M(t) = \int m(u)\,dV,$$
+
+with the rate q, sources over the domain and fluxes through its ends, from the fields at one time. The integral over a step is
+
+$$\Delta t\,\big((1 - \theta)\,q_n + \theta\,q_{n+1}\big) + e_n :$$
+
+the trapezoid of the literature for $\theta = \frac12$; and what a scheme does itself for the scheme's own $\theta$ and fluxes, or, where
+data hold only some of its steps, for what it summed up, $e_n$. Then its data obey to round-off. Rows are single steps: from the first
+time on they add up to the balance of any time, and each touches two times only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from constraints.constraint import Constraint, as_target
+from constraints.grid import Grid
+from constraints.linear.map import LinearMap
+from constraints.linear.stepping import TimeSteps
+
+
+class Budget(Constraint):
+    r"""$M_{n+1} - M_n = \Delta t_n((1-\theta) q_n + \theta q_{n+1}) + e_n$ for every pair of stored times.
+
+    Arguments:
+        grid: a grid with at least two times.
+        rate: q, (B, C, *N) to (B, T), each time from the fields at that time: sources integrated over space, plus inflow, less outflow.
+            Left out: zero.
+        theta: $\theta$; 1/2 is the trapezoid, 0 an explicit step's own balance, 1 an implicit one's.
+        received: e, a number, (T - 1,) or (B, T - 1): what came in besides.
+        density: m, (B, C, *N) to (B, *N); the component itself by default.
+        component: channel that is balanced.
+        channels: number of channels of the fields.
+        name: what to call it.
+
+    Raises:
+        ValueError: fewer than two times, or a rate of another shape.
+
+    Example:
+        >>> from constraints import Axis, project
+        >>> grid = Grid(Axis("time", 3, length=2.0), Axis("x", 4, periodic=True))
+        >>> decay = Budget(grid, lambda u: -0.5 * u[:, 0].mean(-1), theta=0.0)
+        >>> project(decay, torch.ones(1, 1, 3, 4, dtype=torch.float64)).converged.tolist()
+        [True]
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        rate: Callable[[Tensor], Tensor] | None = None,
+        *,
+        theta: float = 0.5,
+        received: float | Sequence[float] | Tensor = 0.0,
+        density: Callable[[Tensor], Tensor] | None = None,
+        component: int = 0,
+        channels: int | None = None,
+        name: str = "budget",
+    ) -> None:
+        super().__init__()
+        if not grid.has_time or grid.axes[0].points < 2:
+            raise ValueError(f"Budget expects a grid with at least two times; got the axes {', '.join(grid.names)}.")
+        total = component + 1 if channels is None else channels
+        if not 0 <= component < total:
+            raise ValueError(f"Budget expects a channel between 0 and {total - 1}; got {component}.")
+        self.shape, self.component, self.theta = (total, *grid.shape), component, theta
+        self.rate, self.density, self.dims = rate, density, grid.space_dims
+        self.register_buffer("weights", grid.weights().expand(grid.shape).clone())
+        self.register_buffer("gaps", torch.diff(grid.axes[0].positions()))
+        self.register_buffer("target", as_target(received, grid.shape[0] - 1, "Budget"))
+        self.name, self.unit = name, "unit of the quantity times volume"
+
+    weights: Tensor
+    gaps: Tensor
+    target: Tensor
+
+    def contents(self, u: Tensor) -> Tensor:
+        """M at each time, (B, T)."""
+        density = u[:, self.component] if self.density is None else self.density(u)
+        return (self.weights.to(u) * density).sum(self.dims)
+
+    def rates(self, u: Tensor) -> Tensor:
+        """q at each time, (B, T)."""
+        if self.rate is None:
+            return u.new_zeros(len(u), self.shape[1])
+        rate = self.rate(u)
+        if tuple(rate.shape) != (len(u), self.shape[1]):
+            raise ValueError(f"{self.name} expects a rate of shape ({len(u)}, {self.shape[1]}), one a time; it gave {tuple(rate.shape)}.")
+        return rate
+
+    def _received(self, rates: Tensor) -> Tensor:
+        gaps = self.gaps.to(rates)
+        return gaps * ((1 - self.theta) * rates[:, :-1] + self.theta * rates[:, 1:])
+
+    def residual(self, u: Tensor) -> Tensor:
+        return torch.diff(self.contents(u), dim=1) - self._received(self.rates(u)) - self.target.to(u)
+
+    def scale(self, u: Tensor) -> Tensor:
+        """The largest content, and what is received."""
+        density = u[:, self.component] if self.density is None else self.density(u)
+        content = (self.weights.to(u) * density.abs()).sum(self.dims).amax(1, keepdim=True)
+        return content + self._received(self.rates(u).abs()).abs() + self.target.to(u).abs()
+
+    def jacobian(self, u: Tensor) -> LinearMap:
+        plus = minus = self._content_gradient(u)
+        gaps = self.gaps.to(u).reshape(-1, *(1,) * (u.ndim - 3))
+        if self.rate is None:
+            return TimeSteps(plus[:, :, 1:], -minus[:, :, :-1])
+        rates, pull = torch.func.vjp(self.rates, u)[:2]
+        gradient = pull(torch.ones_like(rates))[0]
+        forward = plus[:, :, 1:] - self.theta * gaps * gradient[:, :, 1:] if self.theta else plus[:, :, 1:]
+        backward = minus[:, :, :-1] + (1 - self.theta) * gaps * gradient[:, :, :-1] if self.theta != 1 else minus[:, :, :-1]
+        return TimeSteps(forward, -backward)
+
+    def _content_gradient(self, u: Tensor) -> Tensor:
+        """The derivative of each time's content with respect to the fields at that time, (B or 1, C, *N)."""
+        if self.density is None:
+            fields = u.new_zeros(1, *self.shape)
+            fields[:, self.component] = self.weights.to(u)
+            return fields
+        contents, pull = torch.func.vjp(self.contents, u)[:2]
+        pulled: Tensor = pull(torch.ones_like(contents))[0]
+        return pulled
+
+    def curvature(self, u: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
+        """Each time's content and rate count with the multipliers of the steps before and behind it."""
+        zero = multiplier.new_zeros(len(multiplier), 1)
+        before, behind = torch.cat([zero, multiplier], dim=1), torch.cat([multiplier, zero], dim=1)
+        weighted = self.gaps.to(u) * multiplier
+        rate_before, rate_behind = torch.cat([zero, weighted], dim=1), torch.cat([weighted, zero], dim=1)
+        on_rate = -(self.theta * rate_before + (1 - self.theta) * rate_behind)
+
+        def gradient(v: Tensor) -> Tensor:
+            total = torch.func.vjp(self.rates, v)[1](on_rate)[0] if self.rate is not None else torch.zeros_like(v)
+            if self.density is not None:
+                total = total + torch.func.vjp(self.contents, v)[1](before - behind)[0]
+            pulled: Tensor = total
+            return pulled
+
+        if self.rate is None and self.density is None:
+            return torch.zeros_like(direction)
+        curved: Tensor = torch.func.jvp(gradient, (u,), (direction,))[1]
+        return curved

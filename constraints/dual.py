@@ -1,0 +1,156 @@
+r"""Linear rows and bounds together: a semismooth Newton method on the dual.
+
+$$\min_v \tfrac12\|v-u\|^2 + \tfrac12\|e\|^2_{R^{-1}}\quad\text{subject to}\quad K v - e = b \text{ or} \le b,\quad l\le v\le h.$$
+
+Given multipliers y of the rows, not negative for inequalities, the field is $v(y) = \mathrm{clip}(u - K^\top y, l, h)$, and the dual
+$\theta(y) = \tfrac12|v-u|^2 + y^\top(Kv - b) - \tfrac12 y^\top R y$ is concave with gradient $F(y) = K v(y) - b - R y$, whose generalised
+derivative is $-(K D K^\top + R)$ with D the mask of values inside their bounds. Newton steps on the rows that hold or are broken,
+projected onto $y\ge0$ and shortened until the dual rises, end after finitely many. Bounds and stationarity hold exactly at every step.
+
+Source:
+    Qi & Sun, A nonsmooth version of Newton's method, Math. Program. 58 (1993) 353; Bertsekas, SIAM J. Control Optim. 20 (1982) 221 for
+    the projected search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from constraints.convex import box_mean
+from constraints.face import MaskedGram
+from constraints.linear.map import LinearMap
+from constraints.linear.solve import conjugate_gradients
+from constraints.linear.structured import WeightedSum
+
+_HALVINGS = 30
+_GROWTH = 1e8
+"""Multipliers this many times larger than the first estimate mean that the rows cannot be met within the bounds."""
+
+
+class Dual(NamedTuple):
+    """A nearest point within bounds: u, multipliers of rows (B, m), and the number of Newton steps."""
+
+    u: Tensor
+    multiplier: Tensor
+    iterations: int
+
+
+class Rows(NamedTuple):
+    """Linear rows.
+
+    Attributes:
+        map: K.
+        target: b, (B, m).
+        inequality: which rows are $\\le$, (m,), boolean.
+        tolerance: what counts as met, (B, m).
+    """
+
+    map: LinearMap
+    target: Tensor
+    inequality: Tensor
+    tolerance: Tensor
+
+
+def nearest_within(u: Tensor, lower: Tensor, upper: Tensor, rows: Rows | None, max_iterations: int = 100) -> Dual:
+    """The nearest point to u within bounds that meets some rows.
+
+    Arguments:
+        u: fields, (B, C, *N).
+        lower: $l$, broadcastable to u; may be -inf.
+        upper: $h$, not below $l$.
+        rows: linear rows, if any.
+        max_iterations: Newton steps at most.
+    """
+    if rows is None:
+        return Dual(_clip(u, lower, upper), u.new_zeros(len(u), 0), 1)
+    if isinstance(rows.map, WeightedSum) and not rows.map.batched and not bool(rows.inequality.any()):
+        return _disjoint(u, lower, upper, rows.map, rows.target)
+    return _newton(u, lower, upper, rows, max_iterations)
+
+
+def _clip(u: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    return torch.minimum(torch.maximum(u, lower), upper)
+
+
+def _disjoint(u: Tensor, lower: Tensor, upper: Tensor, sums: WeightedSum, target: Tensor) -> Dual:
+    """Rows without a value in common: a root in one dimension for each."""
+    parts = [sums.grouped(x.expand_as(u)) for x in (u, sums.weights.to(u)[None], lower, upper)]
+    found = box_mean(parts[0], parts[1], target.expand(len(u), sums.rows), parts[2], parts[3])
+    return Dual(sums.ungrouped(found.x, u), found.nu, 1)
+
+
+def _newton(u: Tensor, lower: Tensor, upper: Tensor, rows: Rows, max_iterations: int) -> Dual:
+    k, noise = rows.map, 0.0 if rows.map.variance is None else rows.map.variance.to(u)
+    y = k.solve_gram(torch.where(rows.inequality, 0.0, k(u) - rows.target))
+    y = torch.where(rows.inequality, 0.0, y)
+    size = y.abs().amax(1)
+
+    def field(y: Tensor) -> Tensor:
+        return _clip(u - k.adjoint(y), lower, upper)
+
+    def value(y: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        gradient = k(v) - rows.target - noise * y
+        dual = (v - u).square().flatten(1).sum(1) / 2 + (y * (gradient + noise * y / 2)).sum(1)
+        return gradient, dual
+
+    v = field(y)
+    gradient, dual = value(y, v)
+    for iteration in range(max_iterations):
+        pushing = torch.where(rows.inequality & (y <= 0), gradient.clamp_min(0), gradient)
+        open_ = (pushing.abs() > rows.tolerance).any(1) & (y.abs().amax(1) <= _GROWTH * size.clamp_min(_reach(u, k)))
+        if not open_.any():
+            return Dual(v, y, max(iteration, 1))
+        free = ((v > lower) & (v < upper)).to(u)
+        active = (~rows.inequality | (y > 0) | (gradient > 0)).to(u)
+        step = _step(rows.map, free, active, pushing, noise) * open_[:, None]
+        y, v, gradient, dual = _search(y, step, gradient, dual, rows.inequality, field, value)
+    return Dual(v, y, max_iterations)
+
+
+def _reach(u: Tensor, k: LinearMap) -> Tensor:
+    """A floor of the multipliers' natural size: the field over a typical row."""
+    ones = torch.ones(1, k.rows, dtype=u.dtype, device=u.device)
+    return u.flatten(1).norm(dim=1) / (k.adjoint(ones).flatten(1).norm(dim=1) / k.rows**0.5).clamp_min(1e-300)
+
+
+def _step(k: LinearMap, free: Tensor, active: Tensor, force: Tensor, noise: Tensor | float) -> Tensor:
+    """The Newton step on active rows; rows of which no value is free step by the unmasked Gram matrix instead."""
+    if bool((active == 1).all()):
+        step = MaskedGram(k, free)(force)
+    else:
+        step = conjugate_gradients(
+            lambda y: active * k(free * k.adjoint(active * y)) + noise * y,
+            active * force,
+            preconditioner=lambda y: active * k.solve_gram(active * y),
+            max_iterations=500,
+        )
+    stuck = (step == 0) & (force != 0) & (active == 1)
+    return torch.where(stuck, k.solve_gram(force * stuck), step) if bool(stuck.any()) else step
+
+
+def _search(
+    y: Tensor,
+    step: Tensor,
+    gradient: Tensor,
+    dual: Tensor,
+    inequality: Tensor,
+    field: Callable[[Tensor], Tensor],
+    value: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The longest projected step, halved from one, that raises the dual, up to its round-off."""
+    length = torch.ones_like(dual)
+    slack = 64 * torch.finfo(dual.dtype).eps * dual.abs()
+    for _ in range(_HALVINGS):
+        trial = y + length[:, None] * step
+        trial = torch.where(inequality, trial.clamp_min(0), trial)
+        v = field(trial)
+        new_gradient, new_dual = value(trial, v)
+        bad = new_dual < dual + 1e-4 * (gradient * (trial - y)).sum(1) - slack
+        if not bad.any():
+            break
+        length = torch.where(bad, length / 2, length)
+    return trial, v, new_gradient, new_dual

@@ -1,0 +1,180 @@
+r"""Evolution equations as laws: the fields at each time follow from those before.
+
+$$u_{n+1} - u_n = \Delta t\,\big((1-\theta)\,f(u_n) + \theta\,f(u_{n+1})\big)$$
+
+for a right-hand side f that is handed in; the law names no equation. With f from numerical fluxes (`constraints.calculus.finite_volume`)
+and $\theta = 0$ it is the local conservation of a finite-volume scheme, cell by cell. On a line, where f sees its neighbours only, the
+Jacobian's bands come from a few directional derivatives and the Gram matrix is block tridiagonal; elsewhere conjugate gradients are
+preconditioned with the plain time difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from constraints.calculus.finite_volume import Flux, cell_balance
+from constraints.constraint import Constraint
+from constraints.grid import Grid
+from constraints.linear.map import Linearised, LinearMap
+from constraints.linear.solve import conjugate_gradients
+from constraints.linear.stepping import LineSteps, TimeGram
+
+
+class EvolutionEquation(Constraint):
+    r"""$u_{n+1} - u_n = \Delta t_n((1-\theta) f(u_n) + \theta f(u_{n+1}))$ at chosen points, for the first steps.
+
+    Arguments:
+        grid: a grid with at least two times.
+        rate: f, (B, C, *N) to the same shape, each time from the fields at that time.
+        theta: $\theta$: 0 explicit, 1/2 Crank-Nicolson, 1 implicit.
+        steps: number of steps it holds for; all by default.
+        where: points it holds at, boolean, broadcastable to *space; all by default.
+        radius: on one space axis, how far f sees: 1 for neighbours. Given, solves are direct.
+        channels: number of channels of the fields.
+        name: what to call it.
+
+    Raises:
+        ValueError: fewer than two times, more steps than there are, or a radius on a grid of more axes or channels than one.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        rate: Callable[[Tensor], Tensor],
+        *,
+        theta: float = 0.5,
+        steps: int | None = None,
+        where: Tensor | None = None,
+        radius: int | None = None,
+        channels: int = 1,
+        name: str = "evolution equation",
+    ) -> None:
+        super().__init__()
+        if not grid.has_time or grid.axes[0].points < 2:
+            raise ValueError(f"EvolutionEquation expects a grid with at least two times; got the axes {', '.join(grid.names)}.")
+        times = grid.axes[0].points
+        self.steps = times - 1 if steps is None else steps
+        if not 1 <= self.steps < times:
+            raise ValueError(f"EvolutionEquation expects between 1 and {times - 1} steps; got {self.steps}.")
+        if radius is not None and (len(grid.space_axes) != 1 or channels != 1):
+            raise ValueError("EvolutionEquation takes a radius for one channel on one space axis; leave it out.")
+        self.shape, self.rate, self.theta, self.radius = (channels, *grid.shape), rate, theta, radius
+        self.periodic = all(axis.periodic for axis in grid.space_axes)
+        space = tuple(axis.points for axis in grid.space_axes)
+        mask = torch.ones(space, dtype=torch.bool) if where is None else where.expand(space)
+        self.register_buffer("points", mask.flatten().nonzero()[:, 0])
+        self.register_buffer("gaps", torch.diff(grid.axes[0].positions())[: self.steps])
+        self.name, self.unit = name, "unit of the field"
+
+    points: Tensor
+    gaps: Tensor
+
+    def _rates(self, u: Tensor) -> Tensor:
+        return self.rate(u[:, :, : self.steps + 1])
+
+    def _step(self, u: Tensor, rates: Tensor) -> Tensor:
+        """Both sides' difference at every point, (B, C, steps, points)."""
+        gaps = self.gaps.to(u).reshape(-1, *(1,) * (u.ndim - 3))
+        moved = gaps * ((1 - self.theta) * rates[:, :, :-1] + self.theta * rates[:, :, 1:])
+        full = torch.diff(u[:, :, : self.steps + 1], dim=2) - moved
+        return full.flatten(3)[..., self.points]
+
+    def residual(self, u: Tensor) -> Tensor:
+        return self._step(u, self._rates(u)).flatten(1)
+
+    def scale(self, u: Tensor) -> Tensor:
+        """The largest value of the fields, and of what a step adds."""
+        size = u[:, :, : self.steps + 1].abs().flatten(1).amax(1, keepdim=True)
+        return size + self.gaps.max().to(u) * self._rates(u).abs().flatten(1).amax(1, keepdim=True)
+
+    def jacobian(self, u: Tensor) -> LinearMap:
+        if self.radius is None:
+            return _Steps(self.residual, u, self.steps, len(self.points))
+        bands = self._bands(u)
+        gaps = self.gaps.to(u)[:, None]
+        plus = -self.theta * gaps * bands[:, :, 1:]
+        minus = -(1 - self.theta) * gaps * bands[:, :, :-1]
+        plus[:, self.radius] += 1.0
+        minus[:, self.radius] -= 1.0
+        return LineSteps(plus, minus, self.points, self.shape[1], self.periodic)
+
+    def _bands(self, u: Tensor) -> Tensor:
+        """The derivative of f at each time, [b, j, t, i] with respect to point i + j - r, (B, 2 r + 1, steps + 1, n).
+
+        Points 2 r + 1 apart do not share a row: as many directional derivatives give all bands, a few more around a periodic line.
+        """
+        assert self.radius is not None
+        n, width = u.shape[-1], 2 * self.radius + 1
+        colours = width if not self.periodic or n % width == 0 else next(w for w in range(width, n + 1) if n % w == 0 or w == n)
+        index = torch.arange(n, device=u.device)
+        slopes = []
+        for colour in range(colours):
+            direction = (index % colours == colour).to(u).expand_as(u)
+            slopes.append(torch.func.jvp(self._rates, (u,), (direction,))[1][:, 0])
+        slope = torch.stack(slopes)
+        bands = []
+        for j in range(width):
+            column = (index + j - self.radius) % n
+            band = slope[column % colours, ..., index].movedim(0, -1)
+            inside = (index + j - self.radius >= 0) & (index + j - self.radius < n) | self.periodic
+            bands.append(torch.where(inside, band, 0.0))
+        return torch.stack(bands, dim=1)
+
+
+class _Steps(LinearMap):
+    """The Jacobian of an evolution equation by automatic differentiation, preconditioned with the plain time difference."""
+
+    batched = True
+
+    def __init__(self, residual: Callable[[Tensor], Tensor], u: Tensor, steps: int, points: int) -> None:
+        super().__init__()
+        self.inner, self.points = Linearised(residual, u), points
+        self.shape, self.rows = self.inner.shape, self.inner.rows
+        self._plain = TimeGram(steps, True, u)
+
+    def forward(self, u: Tensor) -> Tensor:
+        rows: Tensor = self.inner(u)
+        return rows
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.adjoint(y)
+
+    def solve_gram(self, r: Tensor) -> Tensor:
+        return conjugate_gradients(
+            lambda y: self(self.adjoint(y)), r, preconditioner=lambda y: self._plain(y, self.points), max_iterations=1000
+        )
+
+
+def local_conservation(
+    grid: Grid, flux: Flux, *, axis: str | None = None, steps: int | None = None, theta: float = 0.0, channels: int = 1
+) -> EvolutionEquation:
+    """Every cell's balance under a numerical flux along one axis, for the first steps; bounded ends have no row.
+
+    Arguments:
+        grid: a grid with time.
+        flux: the numerical flux.
+        axis: the axis it acts along; the only space axis by default.
+        steps: number of steps; all by default.
+        theta: 0 for an explicit scheme's own balance.
+        channels: number of channels of the fields.
+    """
+    name = grid.space_axes[0].name if axis is None else axis
+    line = grid.axis(name)
+    where = None
+    if not line.periodic:
+        inside = torch.ones(line.points, dtype=torch.bool)
+        inside[0] = inside[-1] = False
+        where = inside.reshape([-1 if other.name == name else 1 for other in grid.space_axes])
+    return EvolutionEquation(
+        grid,
+        cell_balance(flux, grid, name),
+        theta=theta,
+        steps=steps,
+        where=where,
+        radius=1 if len(grid.space_axes) == 1 and channels == 1 else None,
+        channels=channels,
+        name="local conservation",
+    )

@@ -1,0 +1,238 @@
+r"""Maps that couple each time with the next: integrals in time, and evolution equations.
+
+A row or block of rows n sees the fields at times n and n + 1 only,
+
+$$y_n = P_n u_{n+1} + M_n u_n,$$
+
+so that the Gram matrix is (block) tridiagonal in time, $P_n P_n^\top + M_n M_n^\top$ with neighbours $P_n M_{n+1}^\top$, and is factored in
+one sweep. `TimeSteps` has one row a time, weighted sums over space; `LineSteps` has a row for each point of a line, where P and M are
+banded.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from constraints.linear.map import LinearMap
+from constraints.linear.solve import pseudo_inverse
+
+
+class TimeSteps(LinearMap):
+    r"""$y_n = \langle p_n, u_{n+1}\rangle + \langle m_n, u_n\rangle$ for each sample.
+
+    Arguments:
+        plus: $p$, (B, C, T - 1, *space), or with B = 1 the same for all samples.
+        minus: $m$, likewise.
+    """
+
+    batched = True
+
+    def __init__(self, plus: Tensor, minus: Tensor) -> None:
+        super().__init__()
+        self.plus, self.minus = plus, minus
+        steps = plus.shape[2]
+        self.shape, self.rows = (plus.shape[1], steps + 1, *plus.shape[3:]), steps
+        self._bands: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, u: Tensor) -> Tensor:
+        return _over_space(self.plus, u[:, :, 1:]) + _over_space(self.minus, u[:, :, :-1])
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        spread = y.reshape(len(y), 1, -1, *(1,) * (len(self.shape) - 2))
+        out = y.new_empty(len(y), *self.shape)
+        torch.mul(self.plus, spread, out=out[:, :, 1:])
+        out[:, :, :1] = 0.0
+        out[:, :, :-1].addcmul_(self.minus, spread)
+        return out
+
+    def solve_gram(self, r: Tensor) -> Tensor:
+        if self._bands is None:
+            diagonal = _over_space(self.plus, self.plus) + _over_space(self.minus, self.minus)
+            beside = _over_space(self.plus[:, :, :-1], self.minus[:, :, 1:])
+            self._bands = diagonal.expand(len(r), -1), beside.expand(len(r), -1)
+        return solve_tridiagonal(*self._bands, r)
+
+    def weighted(self, diagonal: Tensor) -> LinearMap:
+        full = diagonal.to(self.plus)
+        full = (full if full.ndim > len(self.shape) else full[None]).expand(-1, *self.shape)
+        return TimeSteps(self.plus * full[:, :, 1:], self.minus * full[:, :, :-1])
+
+    def scale(self, u: Tensor) -> Tensor:
+        return _over_space(self.plus.abs(), u[:, :, 1:].abs()) + _over_space(self.minus.abs(), u[:, :, :-1].abs())
+
+
+def _over_space(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products over channels and space, one a time, (B, T)."""
+    if a.shape[1] == 1 and a.ndim > 3:
+        return torch.linalg.vecdot(a.flatten(3)[:, 0], b.flatten(3)[:, 0])
+    if a.ndim == 3:
+        return (a * b).sum(1)
+    return torch.linalg.vecdot(a.flatten(3), b.flatten(3)).sum(1)
+
+
+def solve_tridiagonal(diagonal: Tensor, beside: Tensor, r: Tensor) -> Tensor:
+    """Solve symmetric positive semidefinite tridiagonal systems, (B, m) and (B, m - 1), all samples as one banded system on the CPU.
+
+    Null rows get zero; systems that are singular otherwise are pseudo-inverted.
+    """
+    import scipy.linalg  # here, since it is slow to import and few laws need it
+
+    batch, m = r.shape
+    empty = diagonal <= 0
+    bands = np.zeros((2, batch * m))
+    bands[0] = torch.where(empty, 1.0, diagonal).detach().cpu().to(torch.float64).numpy().reshape(-1)
+    bands[1].reshape(batch, m)[:, :-1] = beside.detach().cpu().to(torch.float64).numpy()
+    right = torch.where(empty, 0.0, r).detach().cpu().to(torch.float64).numpy().reshape(-1)
+    try:
+        solved = scipy.linalg.solveh_banded(bands, right, lower=True, check_finite=False)
+    except np.linalg.LinAlgError:
+        gram = torch.diag_embed(diagonal) + torch.diag_embed(beside, 1) + torch.diag_embed(beside, -1)
+        return (pseudo_inverse(gram) @ r[..., None])[..., 0]
+    return torch.from_numpy(solved.reshape(batch, m)).to(r)
+
+
+class LineSteps(LinearMap):
+    r"""$y_n = P_n u_{n+1} + M_n u_n$ at chosen points of a line, with banded P and M of each sample and step.
+
+    The Gram matrix is block tridiagonal, factored by a block Cholesky sweep.
+
+    Arguments:
+        plus: bands of P: entry [b, j, n, i] multiplies $u_{n+1}$ at point i + j - r, (B, 2 r + 1, steps, n).
+        minus: bands of M, likewise.
+        points: indices of the points that have a row, (k,).
+        times: number of stored times; steps are the first of them.
+        periodic: whether the line is.
+    """
+
+    batched = True
+
+    def __init__(self, plus: Tensor, minus: Tensor, points: Tensor, times: int, periodic: bool, free: Tensor | None = None) -> None:
+        super().__init__()
+        self.plus, self.minus, self.points, self.periodic, self.free = plus, minus, points, periodic, free
+        self.steps, self.size = plus.shape[2], plus.shape[3]
+        self.shape, self.rows = (1, times, self.size), self.steps * len(points)
+        self._factors: list[tuple[Tensor, Tensor | None]] | None = None
+
+    def _blocks(self, bands: Tensor, n: int, time: int) -> Tensor:
+        """The rows of one step as dense blocks, (B, k, n)."""
+        radius = bands.shape[1] // 2
+        full = bands.new_zeros(bands.shape[0], self.size, self.size)
+        row = torch.arange(self.size, device=bands.device)
+        for j in range(bands.shape[1]):
+            column = row + j - radius
+            inside = torch.ones_like(row, dtype=torch.bool) if self.periodic else (column >= 0) & (column < self.size)
+            full[:, row[inside], column[inside] % self.size] += bands[:, j, n][:, inside]
+        block = full[:, self.points]
+        return block if self.free is None else block * self.free[:, 0, time][:, None]
+
+    def _banded(self, bands: Tensor, u: Tensor) -> Tensor:
+        """Banded products, (B, steps, n)."""
+        radius = bands.shape[1] // 2
+        total = torch.zeros_like(u)
+        for j in range(bands.shape[1]):
+            total = total + bands[:, j] * _shifted(u, j - radius, self.periodic)
+        return total
+
+    def _banded_transposed(self, bands: Tensor, y: Tensor) -> Tensor:
+        radius = bands.shape[1] // 2
+        total = torch.zeros_like(y)
+        for j in range(bands.shape[1]):
+            total = total + _shifted(bands[:, j] * y, radius - j, self.periodic)
+        return total
+
+    def forward(self, u: Tensor) -> Tensor:
+        x = u[:, 0, : self.steps + 1] if self.free is None else (self.free * u)[:, 0, : self.steps + 1]
+        rows = self._banded(self.plus, x[:, 1:]) + self._banded(self.minus, x[:, :-1])
+        return rows[..., self.points].flatten(1)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        rows = y.new_zeros(len(y), self.steps, self.size)
+        rows[..., self.points] = y.reshape(len(y), self.steps, -1)
+        out = y.new_zeros(len(y), *self.shape)
+        out[:, 0, 1 : self.steps + 1] += self._banded_transposed(self.plus, rows)
+        out[:, 0, : self.steps] += self._banded_transposed(self.minus, rows)
+        return out if self.free is None else self.free * out
+
+    def weighted(self, diagonal: Tensor) -> LinearMap:
+        full = diagonal.to(self.plus)
+        full = (full if full.ndim > 3 else full[None]).expand(-1, *self.shape)
+        return LineSteps(self.plus, self.minus, self.points, self.shape[1], self.periodic, full if self.free is None else self.free * full)
+
+    def solve_gram(self, r: Tensor) -> Tensor:
+        """Block Cholesky, forward and back."""
+        if self._factors is None:
+            self._factors = self._factor()
+        parts = list(r.reshape(len(r), self.steps, -1, 1).unbind(1))
+        for n, (root, off) in enumerate(self._factors):
+            right = parts[n] if off is None else parts[n] - off @ parts[n - 1]
+            parts[n] = torch.linalg.solve_triangular(root, right, upper=False)
+        for n in reversed(range(self.steps)):
+            root = self._factors[n][0]
+            right = parts[n]
+            if n + 1 < self.steps:
+                following = self._factors[n + 1][1]
+                assert following is not None
+                right = right - following.mT @ parts[n + 1]
+            parts[n] = torch.linalg.solve_triangular(root.mT, right, upper=True)
+        return torch.stack(parts, dim=1).reshape(len(r), -1)
+
+    def _factor(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Diagonal roots $L_n$ and the blocks $G_{n,n-1} L_{n-1}^{-\\top}$ left of them."""
+        factors: list[tuple[Tensor, Tensor | None]] = []
+        previous: Tensor | None = None
+        for n in range(self.steps):
+            plus, minus = self._blocks(self.plus, n, n + 1), self._blocks(self.minus, n, n)
+            gram = plus @ plus.mT + minus @ minus.mT
+            off = None
+            if previous is not None:
+                off = torch.linalg.solve_triangular(factors[-1][0], previous @ minus.mT, upper=False).mT
+                gram = gram - off @ off.mT
+            size = gram.diagonal(dim1=-2, dim2=-1).amax(-1).clamp_min(torch.finfo(gram.dtype).tiny)
+            root, info = torch.linalg.cholesky_ex(gram)
+            if bool(info.any()):
+                eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+                root = torch.linalg.cholesky(gram + 1e-12 * size[:, None, None] * eye)
+            factors.append((root, off))
+            previous = plus
+        return factors
+
+    def scale(self, u: Tensor) -> Tensor:
+        """The largest sum of magnitudes of a row's terms."""
+        x = u[:, 0, : self.steps + 1].abs()
+        rows = self._banded(self.plus.abs(), x[:, 1:]) + self._banded(self.minus.abs(), x[:, :-1])
+        return rows.flatten(1).amax(1, keepdim=True)
+
+
+def _shifted(x: Tensor, by: int, periodic: bool) -> Tensor:
+    """x at point i + by, zero outside a bounded line."""
+    if by == 0:
+        return x
+    rolled = x.roll(-by, -1)
+    if not periodic:
+        rolled = rolled.clone()
+        rolled[..., slice(-by, None) if by > 0 else slice(0, -by)] = 0.0
+    return rolled
+
+
+class TimeGram:
+    """The Gram matrix of plain time differences at every point: what that of an evolution equation is without its right-hand side.
+
+    Arguments:
+        steps: number of differences.
+        first: whether the first time is free too.
+    """
+
+    def __init__(self, steps: int, first: bool, like: Tensor) -> None:
+        gram = 2 * torch.eye(steps) - torch.diag(torch.ones(steps - 1), 1) - torch.diag(torch.ones(steps - 1), -1)
+        if not first:
+            gram[0, 0] = 1.0
+        self.inverse = torch.linalg.inv(gram.to(torch.float64)).to(like)
+
+    def __call__(self, r: Tensor, points: int) -> Tensor:
+        steps = self.inverse.shape[0]
+        rows = r.reshape(len(r), math.prod(r.shape[1:]) // (steps * points), steps, points)
+        return torch.einsum("st,bctp->bcsp", self.inverse, rows).reshape(r.shape)

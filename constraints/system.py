@@ -1,0 +1,300 @@
+"""Laws sorted by what solves them, and the certificate of what was found."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from constraints.active import Active, Problem, nearest_on_face
+from constraints.constraint import Constraint, Intersection, LinearConstraint
+from constraints.dual import Rows, nearest_within
+from constraints.face import ActiveRows, AffineKernel, FaceKernel
+from constraints.implicit import Conditions
+from constraints.inequality import Box
+from constraints.kkt import Curved
+from constraints.linear.map import LinearMap
+from constraints.linear.stacked import Stacked
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
+"""Default tolerances, relative to a law's natural scale: some hundred roundings for sums over 10^4 to 10^6 points."""
+
+_MARGIN = 1e-3
+"""Share of the tolerance to which fields are solved that are rounded to single precision afterwards."""
+
+_PASSES = 3
+"""Corrections of linear laws: the first reaches round-off relative to the input, another one relative to the result."""
+
+
+class Found(NamedTuple):
+    """A solution before its certificate: fields, multipliers of all rows in order, Newton steps, and its optimality conditions."""
+
+    u: Tensor
+    multiplier: Tensor
+    iterations: int
+    conditions: Conditions
+
+
+class Certified(NamedTuple):
+    """A solution with its certificate, as `ProjectionResult`."""
+
+    u: Tensor
+    multiplier: Tensor
+    violation: Tensor
+    stationarity: Tensor
+    complementarity: Tensor
+    converged: Tensor
+    obeyed: Tensor
+    iterations: int
+    conditions: Conditions
+
+
+def system_of(constraint: Constraint) -> System:
+    """The constraint sorted, kept with it: the structure is found once."""
+    cached = constraint.__dict__.get("_projection_system")
+    if cached is None:
+        cached = System(constraint)
+        constraint.__dict__["_projection_system"] = cached
+    assert isinstance(cached, System)
+    return cached
+
+
+class System:
+    """A constraint prepared for projection: linear laws stacked, curved ones and inequalities on top."""
+
+    def __init__(self, constraint: Constraint) -> None:
+        self.leaves = constraint.leaves()
+        self.boxes = [leaf for leaf in self.leaves if isinstance(leaf, Box)]
+        straight = [leaf for leaf in self.leaves if isinstance(leaf, LinearConstraint)]
+        curved: list[Constraint] = [leaf for leaf in self.leaves if not isinstance(leaf, (LinearConstraint, Box))]
+        slanted = [leaf for leaf in straight if leaf.inequality]
+        noisy = [leaf for leaf in straight if leaf.variance is not None and not leaf.inequality]
+        exact = [leaf for leaf in straight if leaf.variance is None and not leaf.inequality]
+        self.bent = [*curved, *slanted]
+        # Beside curved laws or inequalities a noisy law is part of the objective; alone with linear ones, of the elimination.
+        self.noisy = noisy if self.bent else []
+        self.linear = exact if self.bent else [leaf for leaf in straight if not leaf.inequality]
+        self.stack = Stacked([leaf.operator for leaf in self.linear]) if self.linear else None
+        self.bends = None if not self.bent else self.bent[0] if len(self.bent) == 1 else Intersection(*self.bent)
+        self.bounded = bool(self.boxes)
+        self.dual = not curved and bool(self.boxes or slanted)
+        self.unequal = any(leaf.inequality for leaf in self.leaves)
+        self.slanted, self.observed = slanted, noisy
+        self._dual_map: LinearMap | None = None
+
+    def solve(self, u: Tensor, tolerance: float, max_iterations: int, dtype: torch.dtype) -> Certified:
+        """Project and round to a type; where linear laws are left above tolerance by cancellation, correct the result once more."""
+        aim = tolerance if dtype == u.dtype else _MARGIN * tolerance
+        if self.unequal:
+            found = self._dual(u, aim, max_iterations) if self.dual else self._active(u, aim, max_iterations)
+            return self._certify(u, found, tolerance, dtype)
+        target = self._target(u)
+        result, flat, linear = self._affine(u, u, target, None, aim, tolerance, max_iterations, dtype)
+        for _ in range(_PASSES - 1):
+            if self.stack is None or result.converged.all() or not self._unmet(flat, linear, tolerance):
+                break
+            result, flat, linear = self._affine(u, flat, target, linear, aim, tolerance, max_iterations, dtype)
+        if self.stack is not None and not result.converged.all() and self._unmet(flat, linear, tolerance):
+            target = self.stack(self.stack.compromise(u, target)) + self._misfits(target, u)
+            result, _, _ = self._affine(u, u, target, None, aim, tolerance, max_iterations, dtype)
+        return result
+
+    def _affine(
+        self,
+        u: Tensor,
+        start: Tensor,
+        target: Tensor | None,
+        linear: Tensor | None,
+        aim: float,
+        tolerance: float,
+        max_iterations: int,
+        dtype: torch.dtype,
+    ) -> tuple[Certified, Tensor, Tensor]:
+        """One pass for equalities: linear laws from a start with known multipliers, then curved ones; certified."""
+        kernel = AffineKernel(self.stack)
+        if self.stack is None:
+            flat, linear = start, u.new_zeros(len(u), 0)
+        elif linear is None:
+            flat, linear = self.stack.nearest(start, target)
+        else:
+            flat, linear = self._refined(u, start, linear, target)
+        if self.bends is None:
+            conditions = Conditions(kernel, None, u.new_zeros(len(u), 0), self._order)
+            found = Found(flat, self._order(linear, conditions.multiplier, torch.zeros(0), flat), 1, conditions)
+            return self._certify(u, found, tolerance, dtype), flat, linear
+        curved = Curved(kernel, self.bends, self.noisy)
+        solution = curved.solve(flat, self._guess(flat, target), aim, max_iterations)
+        conditions = Conditions(kernel, curved, solution.multiplier, self._order)
+        multiplier = self._order(linear + solution.linear_multiplier, solution.multiplier, torch.zeros(0), solution.u)
+        found = Found(solution.u, multiplier, max(solution.iterations, 1), conditions)
+        return self._certify(u, found, tolerance, dtype), flat, linear
+
+    def _refined(self, u: Tensor, v: Tensor, linear: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One step of iterative refinement of the linear optimality conditions."""
+        assert self.stack is not None
+        rows = -self.stack(v) if target is None else target - self.stack(v)
+        if self.stack.variance is not None:
+            rows = rows + self.stack.variance.to(u) * linear
+        dv, more = self.stack.nearest(u - v - self.stack.adjoint(linear), rows)
+        return v + dv, linear + more
+
+    def _misfits(self, target: Tensor | None, u: Tensor) -> Tensor:
+        """Zero for exact rows; for noisy ones their target, which no compromise changes."""
+        assert self.stack is not None
+        if self.stack.variance is None or target is None:
+            return u.new_zeros(1, self.stack.rows)
+        return torch.where(self.stack.variance.to(u) > 0, target, 0.0)
+
+    def _dual(self, u: Tensor, aim: float, max_iterations: int) -> Found:
+        """Bounds and linear inequalities beside linear laws."""
+        lower, upper = self._box(u)
+        target, stack = self._target(u), self.stack
+        if stack is not None and stack.free is not None:  # values given outright are bounds that leave no room
+            given = stack.select(torch.zeros_like(u), target)
+            taken = stack.free.to(u) == 0
+            lower, upper = torch.where(taken, given, lower), torch.where(taken, given, upper)
+        rows = self._rows(u, target, aim)
+        point = nearest_within(u, lower, upper, rows, max_iterations)
+        y, equal = point.multiplier, self._equal_rows(u)
+        straight, bent = y[:, :equal], y[:, equal:]
+        free = ((point.u > lower) & (point.u < upper)).to(u)
+        kernel = FaceKernel(stack, free)
+        active = None if self.bends is None else ActiveRows(self.bends, (bent > 0).to(u))
+        curved = None if active is None else Curved(kernel, active, self.noisy)
+        held = u - point.u if rows is None else u - point.u - rows.map.adjoint(y)
+        linear = self._linear(held, straight, u)
+        multiplier = self._order(linear, bent, held, point.u)
+        return Found(point.u, multiplier, point.iterations, Conditions(kernel, curved, bent, self._order))
+
+    def _equal_rows(self, u: Tensor) -> int:
+        rest = None if self.stack is None else self.stack.unselected
+        observed = sum(law.operator.rows for law in self.noisy)
+        return (0 if rest is None else rest.rows) + observed
+
+    def _linear(self, held: Tensor, straight: Tensor, u: Tensor) -> Tensor:
+        """Multipliers of the stacked laws, then of noisy ones beside them."""
+        observed = sum(law.operator.rows for law in self.noisy)
+        own = straight[:, : straight.shape[1] - observed]
+        if self.stack is None:
+            return straight[:, straight.shape[1] - observed :]
+        free = self.stack.free
+        outright = held if free is None else held * (1 - free.to(u))
+        stacked = self.stack.multipliers(outright, own if own.shape[1] else None)
+        return torch.cat([stacked, straight[:, straight.shape[1] - observed :]], dim=1)
+
+    def _rows(self, u: Tensor, target: Tensor | None, aim: float) -> Rows | None:
+        """Linear rows that are no values given outright: equalities, noisy ones, inequalities."""
+        rest = None if self.stack is None else self.stack.unselected
+        others = [*self.noisy, *self.slanted]
+        if rest is None and not others:
+            return None
+        if self._dual_map is None:
+            maps = ([] if rest is None else [rest]) + [law.operator for law in others]
+            self._dual_map = maps[0] if len(maps) == 1 else Stacked(maps)
+        targets, unequal, tolerances = [], [], []
+        if rest is not None and self.stack is not None:
+            zero = u.new_zeros(len(u), self.stack.rows) if target is None else target.expand(len(u), -1)
+            targets.append(self.stack.target_of_unselected(zero))
+            unequal.append(torch.zeros(rest.rows, dtype=torch.bool, device=u.device))
+            scales = [leaf.scale(u).expand(len(u), leaf.operator.rows) for leaf in self.linear]
+            tolerances.append(self.stack.target_of_unselected(torch.cat(scales, dim=1)))
+        for law in others:
+            targets.append(law.target.detach().to(u).expand(len(u), law.operator.rows))
+            unequal.append(torch.full((law.operator.rows,), law.inequality, device=u.device))
+            tolerances.append(law.scale(u).expand(len(u), law.operator.rows))
+        return Rows(self._dual_map, torch.cat(targets, dim=1), torch.cat(unequal), aim / 4 * torch.cat(tolerances, dim=1))
+
+    def _active(self, u: Tensor, aim: float, max_iterations: int) -> Found:
+        """Inequalities beside curved laws."""
+        assert self.bends is not None
+        lower, upper = self._box(u)
+        marks = [torch.full((leaf.residual(u[:1]).shape[1],), leaf.inequality, device=u.device) for leaf in self.bent]
+        problem = Problem(self.stack, self._target(u), self.bends, torch.cat(marks), self.noisy, lower, upper)
+        point: Active = nearest_on_face(problem, u, lambda flat: flat, aim, max_iterations)
+        multiplier = self._order(point.linear_multiplier, point.multiplier, point.force, point.u)
+        return Found(point.u, multiplier, point.iterations, Conditions(point.kernel, point.curved, point.multiplier, self._order))
+
+    def _box(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """All bounds together."""
+        lower, upper = torch.full_like(u[:1], -torch.inf), torch.full_like(u[:1], torch.inf)
+        for box in self.boxes:
+            low, high = box.box(u)
+            lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
+        return torch.minimum(lower, upper), upper
+
+    def _target(self, u: Tensor) -> Tensor | None:
+        """Targets of all stacked rows, (1, m) or (B, m), None if all are zero."""
+        if not any(bool(leaf.target.any()) for leaf in self.linear):
+            return None
+        rows = [leaf.target.detach().to(u).reshape(-1, leaf.target.shape[-1]) for leaf in self.linear]
+        batch = max(t.shape[0] for t in rows)
+        return torch.cat([t.expand(batch, leaf.operator.rows) for t, leaf in zip(rows, self.linear, strict=True)], dim=1)
+
+    def _unmet(self, flat: Tensor, linear: Tensor, tolerance: float) -> bool:
+        """Whether a stacked law is above its tolerance."""
+        parts = linear.split([leaf.operator.rows for leaf in self.linear], dim=1)
+        for leaf, multiplier in zip(self.linear, parts, strict=True):
+            residual, scale = leaf.measure(flat)
+            if bool((_less_noise(leaf, residual, multiplier).abs() > tolerance * scale).any()):
+                return True
+        return False
+
+    def _guess(self, flat: Tensor, target: Tensor | None) -> Tensor:
+        """The closed form of a single curved law, seen from the point of the affine set nearest to the origin."""
+        if len(self.bent) != 1:
+            return flat
+        origin = torch.zeros_like(flat)
+        if self.stack is not None and target is not None:
+            origin = self.stack.nearest(origin, target)[0]
+        return self.bent[0].retract(flat, origin)
+
+    def _certify(self, u: Tensor, found: Found, tolerance: float, dtype: torch.dtype) -> Certified:
+        """Evaluate on the result, as rounded to its type, what it claims."""
+        v = found.u.to(dtype).to(u)
+        measured = [leaf.measure(v) for leaf in self.leaves]
+        parts = found.multiplier.split([residual.shape[1] for residual, _ in measured], dim=1)
+        rest, obeyed, excess, wrong, wrong_allowed = u - v, [], [], [], []
+        for leaf, (residual, scale), multiplier in zip(self.leaves, measured, parts, strict=True):
+            rest = rest - leaf.jacobian(v).adjoint(multiplier)
+            broken = leaf.excess(_less_noise(leaf, residual, multiplier))
+            obeyed.append((broken <= tolerance * _floored(leaf, scale, u, tolerance)).all(1))
+            excess.append(broken.amax(1) if broken.shape[1] else broken.sum(1))
+            if leaf.inequality and broken.shape[1]:
+                slack = torch.where(torch.isfinite(residual), residual, 0.0)
+                wrong.append(torch.maximum((multiplier * slack).abs(), -multiplier).amax(1))
+                size = multiplier.abs().amax(1, keepdim=True)
+                wrong_allowed.append(((multiplier * slack).abs() <= tolerance * size * scale) & (-multiplier <= tolerance * size))
+        stationarity = rest.abs().flatten(1).amax(1)
+        size = torch.maximum(u.abs(), v.abs()).flatten(1).amax(1)
+        held = torch.stack(obeyed, dim=1)
+        converged = held.all(1) & (stationarity <= tolerance * size.clamp_min(torch.finfo(u.dtype).tiny))
+        for allowed in wrong_allowed:
+            converged = converged & allowed.all(1)
+        complementarity = torch.stack(wrong).amax(0) if wrong else torch.zeros_like(stationarity)
+        violation = torch.stack(excess).amax(0)
+        return Certified(v, found.multiplier, violation, stationarity, complementarity, converged, held, found.iterations, found.conditions)
+
+    def _order(self, straight: Tensor, bent: Tensor, held: Tensor, v: Tensor) -> Tensor:
+        """Multipliers in the order of the laws."""
+        flat = [*self.linear, *self.noisy]
+        if straight.shape[1] < sum(leaf.operator.rows for leaf in flat):  # noisy laws that are part of the objective
+            more = [law.residual(v) / law.variance.to(v) for law in self.noisy if law.variance is not None]
+            straight = torch.cat([straight, *more], dim=1)
+        known = dict(zip(map(id, flat), straight.split([leaf.operator.rows for leaf in flat], dim=1), strict=True))
+        sizes = [leaf.residual(v[:1]).shape[1] for leaf in self.bent]
+        known.update(zip(map(id, self.bent), bent.split(sizes, dim=1), strict=True))
+        for box in self.boxes:
+            known[id(box)] = box.multipliers(held, v)
+            held = held - box.jacobian(v).adjoint(known[id(box)])
+        return torch.cat([known[id(leaf)] for leaf in self.leaves], dim=1)
+
+
+def _less_noise(leaf: Constraint, residual: Tensor, multiplier: Tensor) -> Tensor:
+    """What must vanish: the residual, less what the noise explains."""
+    return residual if leaf.variance is None else residual - leaf.variance.to(residual) * multiplier
+
+
+def _floored(leaf: Constraint, scale: Tensor, u: Tensor, tolerance: float) -> Tensor:
+    """The scale of a law; where a linear one has made its own terms vanish, what the tolerance leaves of them before."""
+    return torch.maximum(scale, tolerance * leaf.scale(u)) if isinstance(leaf, LinearConstraint) else scale
