@@ -3,10 +3,12 @@
 The name is generic because users type it: `from constraints import ...`. The package stands alone and needs torch, numpy and scipy only.
 """
 
+from constraints.balance import Budget
 from constraints.boundary import Dirichlet, Neumann, PeriodicSeam, Robin, no_penetration, no_slip
 from constraints.conservation import Energy, Enstrophy, Integral, L2Energy, Mass, Momentum
 from constraints.constraint import Constraint, FunctionConstraint, Intersection, LinearConstraint, rescaled
 from constraints.divergence import Balance, CurlFree, DivergenceFree
+from constraints.equation import EvolutionEquation, local_conservation
 from constraints.grid import Axis, Grid
 from constraints.inequality import (
     Bounds,
@@ -23,15 +25,18 @@ from constraints.inequality import (
 from constraints.initial import FinalCondition, InitialCondition, Snapshot
 from constraints.linear import LinearMap
 from constraints.metric import Covariance, Diagonal, Metric, Sobolev, Volumes
-from constraints.observation import PointValues, WeightedIntegral
+from constraints.observation import Circulation, PatchMeans, PointValues, WeightedIntegral
 from constraints.projection import ProjectionResult, project
+from constraints.relation import LinearRelation, Relation
 from constraints.units import Chart, Units
 
 __all__ = [
     "Axis",
     "Balance",
     "Bounds",
+    "Budget",
     "Chart",
+    "Circulation",
     "Constraint",
     "Covariance",
     "CurlFree",
@@ -44,6 +49,7 @@ __all__ = [
     "Enstrophy",
     "EntropyBound",
     "EntropyDecay",
+    "EvolutionEquation",
     "FinalCondition",
     "FunctionConstraint",
     "Grid",
@@ -54,21 +60,25 @@ __all__ = [
     "LinearConstraint",
     "LinearInequality",
     "LinearMap",
+    "LinearRelation",
     "Mass",
     "Metric",
     "Momentum",
     "Monotone",
     "Neumann",
     "OneSidedLipschitz",
+    "PatchMeans",
     "PeriodicSeam",
     "PointValues",
     "ProjectionResult",
+    "Relation",
     "Robin",
     "Snapshot",
     "Sobolev",
     "Units",
     "Volumes",
     "WeightedIntegral",
+    "local_conservation",
     "maximum_principle",
     "no_penetration",
     "no_slip",

@@ -77,8 +77,8 @@ def nearest_on_face(problem: Problem, u: Tensor, guess: Callable[[Tensor], Tenso
         max_iterations: Newton steps for each face.
     """
     lower, upper = (bound.expand_as(u) for bound in (problem.lower, problem.upper))
-    above, below = u > upper, u < lower
-    rows = ~problem.inequality | (problem.bent.residual(u) > 0)
+    above = below = torch.zeros_like(u, dtype=torch.bool)
+    rows = (~problem.inequality).expand(len(u), -1)
     spent, point = 0, None
     for exchange in range(_EXCHANGES):
         kernel, solution, held = _on_face(problem, u, above, below, rows, guess, tolerance, max_iterations)
@@ -129,10 +129,8 @@ def _on_face(
     for law in problem.noisy:
         assert law.variance is not None
         rest = rest - law.operator.adjoint(law.residual(v) / law.variance.to(v))
-    taken = kernel.along(rest)
-    if problem.stack is not None:
-        rest = rest - problem.stack.adjoint(taken)
-    return kernel, solution._replace(linear_multiplier=taken), rest * (above | below)
+    taken = kernel(rest)[1]
+    return kernel, solution._replace(linear_multiplier=taken), kernel.held(rest, taken)
 
 
 def _worst(

@@ -8,12 +8,14 @@ has an operator that knows its own structure; a curved one has a Jacobian at eac
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from constraints.linear.explicit import LARGEST, Colouring, ExplicitRows, colouring
 from constraints.linear.map import Linearised, LinearMap, Noisy
 from constraints.linear.stacked import Stacked
 from constraints.units import Chart
@@ -147,6 +149,9 @@ class LinearConstraint(Constraint):
     def scale(self, u: Tensor) -> Tensor:
         return self.measure(u)[1]
 
+    def curvature(self, u: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
+        return torch.zeros_like(direction)
+
     def measure(self, u: Tensor) -> tuple[Tensor, Tensor]:
         rows, magnitude = self.operator.measure(u)
         target = self.target.to(u)
@@ -176,6 +181,7 @@ class FunctionConstraint(Constraint):
             raise ValueError(f"FunctionConstraint expects a positive scale; got {scale}.")
         self._residual, self._scale = residual, scale
         self.name, self.unit = name, unit
+        self._colours: dict[tuple[int, ...], Colouring] = {}
 
     def residual(self, u: Tensor) -> Tensor:
         value = self._residual(u)
@@ -185,6 +191,22 @@ class FunctionConstraint(Constraint):
                 "Flatten it: h.flatten(1)."
             )
         return value
+
+    def jacobian(self, u: Tensor) -> LinearMap:
+        """Written out where that is affordable, rows without a value in common at once; else automatic."""
+        shape = tuple(u.shape[1:])
+        if shape not in self._colours:
+            rows = self.residual(u[:1]).shape[1]
+            if rows * math.prod(shape) > LARGEST:
+                return Linearised(self.residual, u)
+            self._colours[shape] = colouring(self._one, u[:1].detach())
+        colours = self._colours[shape]
+        if len(u) * len(colours.owner) * math.prod(shape) > LARGEST:
+            return Linearised(self.residual, u)
+        return ExplicitRows(self.residual, u, colours)
+
+    def _one(self, u: Tensor) -> Tensor:
+        return self.residual(u)
 
     def scale(self, u: Tensor) -> Tensor:
         return u.new_full((u.shape[0], 1), self._scale)
@@ -220,6 +242,11 @@ class Intersection(Constraint):
 
     def scale(self, u: Tensor) -> Tensor:
         return torch.cat([scaled(leaf, u) for leaf in self.leaves()], dim=1)
+
+    def curvature(self, u: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
+        leaves = self.leaves()
+        parts = multiplier.split([leaf.residual(u).shape[1] for leaf in leaves], dim=1)
+        return torch.stack([leaf.curvature(u, rows, direction) for leaf, rows in zip(leaves, parts, strict=True)]).sum(0)
 
 
 def scaled(leaf: Constraint, u: Tensor) -> Tensor:

@@ -27,6 +27,13 @@ from constraints.linear.solve import conjugate_gradients
 from constraints.linear.structured import WeightedSum
 
 _HALVINGS = 30
+_DOUBLINGS = 60
+_DAMPING = 1e-2
+"""Share of a row's size that is added to the Gram matrix at first."""
+
+_FLOOR = 1e-9
+"""Share that is always added: it keeps rows that depend on each other apart and slows the last steps imperceptibly."""
+
 _GROWTH = 1e8
 """Multipliers this many times larger than the first estimate mean that the rows cannot be met within the bounds."""
 
@@ -97,8 +104,10 @@ def _newton(u: Tensor, lower: Tensor, upper: Tensor, rows: Rows, max_iterations:
         dual = (v - u).square().flatten(1).sum(1) / 2 + (y * (gradient + noise * y / 2)).sum(1)
         return gradient, dual
 
+    row_size = _row_size(k, u)
     v = field(y)
     gradient, dual = value(y, v)
+    first = gradient.abs().amax(1)
     for iteration in range(max_iterations):
         pushing = torch.where(rows.inequality & (y <= 0), gradient.clamp_min(0), gradient)
         open_ = (pushing.abs() > rows.tolerance).any(1) & (y.abs().amax(1) <= _GROWTH * size.clamp_min(_reach(u, k)))
@@ -106,43 +115,67 @@ def _newton(u: Tensor, lower: Tensor, upper: Tensor, rows: Rows, max_iterations:
             return Dual(v, y, max(iteration, 1))
         free = ((v > lower) & (v < upper)).to(u)
         active = (~rows.inequality | (y > 0) | (gradient > 0)).to(u)
-        step = _step(rows.map, free, active, pushing, noise) * open_[:, None]
-        y, v, gradient, dual = _search(y, step, gradient, dual, rows.inequality, field, value)
+        left = float((pushing.abs().amax(1) / first.clamp_min(1e-300)).clamp_max(1.0).max())
+        step, stuck = _step(rows.map, free, active, pushing, noise + row_size * max(_DAMPING * left, _FLOOR), max(left / 10, 1e-12))
+        step = step * open_[:, None]
+        y, v, gradient, dual = _search(y, step, stuck & open_, gradient, dual, rows.inequality, field, value)
     return Dual(v, y, max_iterations)
 
 
 def _reach(u: Tensor, k: LinearMap) -> Tensor:
     """A floor of the multipliers' natural size: the field over a typical row."""
-    ones = torch.ones(1, k.rows, dtype=u.dtype, device=u.device)
-    return u.flatten(1).norm(dim=1) / (k.adjoint(ones).flatten(1).norm(dim=1) / k.rows**0.5).clamp_min(1e-300)
+    return u.flatten(1).norm(dim=1) / _row_size(k, u).sqrt()
 
 
-def _step(k: LinearMap, free: Tensor, active: Tensor, force: Tensor, noise: Tensor | float) -> Tensor:
-    """The Newton step on active rows; rows of which no value is free step by the unmasked Gram matrix instead."""
-    if bool((active == 1).all()):
-        step = MaskedGram(k, free)(force)
-    else:
-        step = conjugate_gradients(
-            lambda y: active * k(free * k.adjoint(active * y)) + noise * y,
-            active * force,
-            preconditioner=lambda y: active * k.solve_gram(active * y),
-            max_iterations=500,
-        )
-    stuck = (step == 0) & (force != 0) & (active == 1)
-    return torch.where(stuck, k.solve_gram(force * stuck), step) if bool(stuck.any()) else step
+def _row_size(k: LinearMap, u: Tensor) -> Tensor:
+    """Mean squared norm of a row, on one random combination of all."""
+    signs = torch.randn(1, k.rows, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(u)
+    return k.adjoint(signs).square().sum() / k.rows
+
+
+def _step(k: LinearMap, free: Tensor, active: Tensor, force: Tensor, damping: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+    """The Newton step on active rows, and which samples have a row of which no value is free.
+
+    Damping, which vanishes with the force, holds rows back that few free values are left for; structured Gram matrices do without: their
+    rows of which no value is free step by the unmasked matrix instead.
+    """
+    gram = MaskedGram(k, free)
+    if bool((active == 1).all()) and gram.direct:
+        step = gram(force)
+        stuck = (step == 0) & (force != 0)
+        return torch.where(stuck, k.solve_gram(force * stuck), step) if bool(stuck.any()) else step, stuck.any(1)
+    step = conjugate_gradients(
+        lambda y: active * k(free * k.adjoint(active * y)) + damping * y,
+        active * force,
+        preconditioner=lambda y: active * k.solve_gram(active * y),
+        fraction=fraction,
+        max_iterations=500,
+    )
+    return step, torch.zeros(len(step), dtype=torch.bool, device=step.device)
 
 
 def _search(
     y: Tensor,
     step: Tensor,
+    stuck: Tensor,
     gradient: Tensor,
     dual: Tensor,
     inequality: Tensor,
     field: Callable[[Tensor], Tensor],
     value: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The longest projected step, halved from one, that raises the dual, up to its round-off."""
+    """The longest projected step, halved from one, that raises the dual, up to its round-off.
+
+    Where all values of a row sit at bounds the dual is linear up to its next kink: such steps are doubled first, until it turns.
+    """
     length = torch.ones_like(dual)
+    for _ in range(_DOUBLINGS if bool(stuck.any()) else 0):
+        trial = y + length[:, None] * step
+        slope = (value(trial, field(trial))[0] * step).sum(1)
+        stuck = stuck & (slope > 0)
+        if not stuck.any():
+            break
+        length = torch.where(stuck, 2 * length, length)
     slack = 64 * torch.finfo(dual.dtype).eps * dual.abs()
     for _ in range(_HALVINGS):
         trial = y + length[:, None] * step

@@ -38,6 +38,10 @@ class Kernel(ABC):
     def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """P z, and multipliers ν of the rows; z - P z = Aᵀ ν, but for forces on values at bounds."""
 
+    @abstractmethod
+    def held(self, force: Tensor, multiplier: Tensor) -> Tensor:
+        """What is left of a force off the kernel on values at bounds, force - Aᵀ ν."""
+
 
 class AffineKernel(Kernel):
     """Of stacked laws alone; the identity if there are none."""
@@ -52,6 +56,9 @@ class AffineKernel(Kernel):
         if self.stack is None:
             return z, z.new_zeros(z.shape[0], 0)
         return self.stack.nearest(z)
+
+    def held(self, force: Tensor, multiplier: Tensor) -> Tensor:
+        return torch.zeros_like(force)
 
 
 class FaceKernel(Kernel):
@@ -87,9 +94,10 @@ class FaceKernel(Kernel):
         b = None if target is None else self.stack.target_of_unselected(target.expand(len(u), -1))
         return u - self.free * self.rest.adjoint(self._solve(rows if b is None else rows - b))
 
-    def along(self, force: Tensor) -> Tensor:
-        """Multipliers of all rows for forces on a point of the face: the rows' share, then that of values given outright."""
-        return self(force)[1]
+    def held(self, force: Tensor, multiplier: Tensor) -> Tensor:
+        rest = force if self.stack is None else force - self.stack.adjoint(multiplier)
+        at_bounds = (self.free == 0).to(force)
+        return rest * (at_bounds if self.stack is None or self.stack.free is None else at_bounds * self.stack.free.to(force))
 
     def _all(self, held: Tensor, y: Tensor | None, like: Tensor) -> Tensor:
         """Multipliers of all rows of the stack from those of unselected ones and the forces on values held."""
@@ -116,6 +124,11 @@ class MaskedGram:
             fields = rows.adjoint(eye).flatten(1)
             gram = torch.stack([(free.flatten(1) * field) @ fields.T for field in fields], dim=1)
             self.inverse = pseudo_inverse(gram if rows.variance is None else gram + torch.diag(rows.variance.to(gram)))
+
+    @property
+    def direct(self) -> bool:
+        """Whether no iteration is needed."""
+        return self.exact is not None or self.inverse is not None
 
     def __call__(self, r: Tensor) -> Tensor:
         if self.exact is not None:

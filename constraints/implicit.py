@@ -45,14 +45,15 @@ class Conditions:
         """z in the kernel of all rows, and y of all laws, with H z + Jᵀ y = g."""
         if self.curved is None:
             z, straight = self.kernel(g)
-            bent, held = g.new_zeros(len(g), 0), g - z
+            bent, held = g.new_zeros(len(g), 0), self.kernel.held(g - z, straight)
         else:
             normals = self.curved.normals(v)
             z = self.curved.minimise(normals, v, self.multiplier, g)
             force = g - z - self.curved.curvature(v, self.multiplier, z)
             bent = normals.multiplier(self.kernel(force)[0])
-            held = force - normals.jacobian.adjoint(bent)
-            straight = self.kernel(held)[1]
+            force = force - normals.jacobian.adjoint(bent)
+            straight = self.kernel(force)[1]
+            held = self.kernel.held(force, straight)
         return z, self.order(straight, bent, held, v)
 
 

@@ -107,11 +107,7 @@ class Curved:
 
     def curvature(self, v: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
         """Sum of the curvatures of all laws, each with its own rows of the multiplier, and that of the misfits."""
-        leaves = self.constraint.leaves()
-        sizes = [leaf.residual(v[:1]).shape[1] for leaf in leaves] if len(leaves) > 1 else [multiplier.shape[1]]
-        total = torch.zeros_like(direction)
-        for leaf, rows in zip(leaves, multiplier.split(sizes, dim=1), strict=True):
-            total = total + leaf.curvature(v, rows, direction)
+        total = self.constraint.curvature(v, multiplier, direction)
         for law in self.noisy:
             total = total + law.operator.adjoint(law.operator(direction) / _noise(law, v))
         return total
@@ -121,11 +117,15 @@ class Curved:
         return sum(((law.residual(v).square() / _noise(law, v)).sum(1) / 2 for law in self.noisy), v.new_zeros(len(v)))
 
     def pull(self, v: Tensor, anchor: Tensor) -> Tensor:
-        """The objective's force at v: towards the anchor, and towards what is observed."""
+        """The objective's force at v along the kernel."""
+        return self.kernel(self._force(v, anchor))[0] if self.noisy else anchor - v
+
+    def _force(self, v: Tensor, anchor: Tensor) -> Tensor:
+        """Towards the anchor, and towards what is observed."""
         force = anchor - v
         for law in self.noisy:
             force = force - law.operator.adjoint(law.residual(v) / _noise(law, v))
-        return self.kernel(force)[0] if self.noisy else force
+        return force
 
     def minimise(self, normals: Normals, v: Tensor, multiplier: Tensor, force: Tensor, fraction: float = 0.0) -> Tensor:
         """The tangent z with H z = force up to normals, H = I + curvature.
@@ -181,6 +181,8 @@ class Curved:
             gap = (pull - along).abs().flatten(1).amax(1)
             done = done | (residual.abs() <= tolerance / 2 * scale).all(1) & (gap <= tolerance / 2 * size)
             if done.all() or iterations == max_iterations:
+                if self.noisy:  # what is observed pulls on linear rows too
+                    taken = -self.kernel(self._force(v, anchor) - normals.jacobian.adjoint(multiplier))[1]
                 return Solution(v, multiplier, -taken, iterations)
             step = self._step(normals, v, pull, residual, multiplier)
             length = self._search(v, anchor, step, torch.maximum(multiplier.abs(), (multiplier + normals.solve(residual)).abs()))

@@ -82,7 +82,7 @@ def project(
         u: fields, (B, C, *N), float32 or float64, any device.
         tolerance: largest residual, as a fraction of the law's natural scale, and largest stationarity, as a fraction of the largest
             value of the field; 1e-12 in float64 and 1e-6 in float32 by default.
-        max_iterations: Newton steps at most.
+        max_iterations: Newton steps at most, twice as many on the dual, and for each of the faces that active sets go through.
         metric: the distance: a `Metric`, or the unit of distance of each channel, (C,), or value, (C, *N), which minimises
             $\sum\|(v - u)/s\|^2$; plain by default. Multipliers are physical: $M(u - v) = J^\top\lambda$. Stationarity is that of the
             metric's own coordinates.

@@ -82,6 +82,7 @@ class System:
         self.unequal = any(leaf.inequality for leaf in self.leaves)
         self.slanted, self.observed = slanted, noisy
         self._dual_map: LinearMap | None = None
+        self._dual_free: LinearMap
 
     def solve(self, u: Tensor, tolerance: float, max_iterations: int, dtype: torch.dtype) -> Certified:
         """Project and round to a type; where linear laws are left above tolerance by cancellation, correct the result once more."""
@@ -150,20 +151,23 @@ class System:
         """Bounds and linear inequalities beside linear laws."""
         lower, upper = self._box(u)
         target, stack = self._target(u), self.stack
+        given = None
         if stack is not None and stack.free is not None:  # values given outright are bounds that leave no room
             given = stack.select(torch.zeros_like(u), target)
             taken = stack.free.to(u) == 0
             lower, upper = torch.where(taken, given, lower), torch.where(taken, given, upper)
-        rows = self._rows(u, target, aim)
-        point = nearest_within(u, lower, upper, rows, max_iterations)
+        rows = self._rows(torch.minimum(torch.maximum(u, lower), upper), target, given, aim)
+        point = nearest_within(u, lower, upper, rows, 2 * max_iterations)
         y, equal = point.multiplier, self._equal_rows(u)
         straight, bent = y[:, :equal], y[:, equal:]
         free = ((point.u > lower) & (point.u < upper)).to(u)
         kernel = FaceKernel(stack, free)
         active = None if self.bends is None else ActiveRows(self.bends, (bent > 0).to(u))
         curved = None if active is None else Curved(kernel, active, self.noisy)
-        held = u - point.u if rows is None else u - point.u - rows.map.adjoint(y)
+        held = u - point.u if self._dual_map is None else u - point.u - self._dual_map.adjoint(y)
         linear = self._linear(held, straight, u)
+        if stack is not None and stack.free is not None:
+            held = held * stack.free.to(u)
         multiplier = self._order(linear, bent, held, point.u)
         return Found(point.u, multiplier, point.iterations, Conditions(kernel, curved, bent, self._order))
 
@@ -183,8 +187,10 @@ class System:
         stacked = self.stack.multipliers(outright, own if own.shape[1] else None)
         return torch.cat([stacked, straight[:, straight.shape[1] - observed :]], dim=1)
 
-    def _rows(self, u: Tensor, target: Tensor | None, aim: float) -> Rows | None:
-        """Linear rows that are no values given outright: equalities, noisy ones, inequalities."""
+    def _rows(self, near: Tensor, target: Tensor | None, given: Tensor | None, aim: float) -> Rows | None:
+        """Linear rows that are no values given outright: equalities, noisy ones, inequalities; on the values that are free.
+
+        What counts as met is measured near the result, within bounds."""
         rest = None if self.stack is None else self.stack.unselected
         others = [*self.noisy, *self.slanted]
         if rest is None and not others:
@@ -192,24 +198,27 @@ class System:
         if self._dual_map is None:
             maps = ([] if rest is None else [rest]) + [law.operator for law in others]
             self._dual_map = maps[0] if len(maps) == 1 else Stacked(maps)
+            free = None if self.stack is None else self.stack.free
+            self._dual_free = self._dual_map if free is None else self._dual_map.weighted(free)
         targets, unequal, tolerances = [], [], []
         if rest is not None and self.stack is not None:
-            zero = u.new_zeros(len(u), self.stack.rows) if target is None else target.expand(len(u), -1)
+            zero = near.new_zeros(len(near), self.stack.rows) if target is None else target.expand(len(near), -1)
             targets.append(self.stack.target_of_unselected(zero))
-            unequal.append(torch.zeros(rest.rows, dtype=torch.bool, device=u.device))
-            scales = [leaf.scale(u).expand(len(u), leaf.operator.rows) for leaf in self.linear]
+            unequal.append(torch.zeros(rest.rows, dtype=torch.bool, device=near.device))
+            scales = [leaf.scale(near).expand(len(near), leaf.operator.rows) for leaf in self.linear]
             tolerances.append(self.stack.target_of_unselected(torch.cat(scales, dim=1)))
         for law in others:
-            targets.append(law.target.detach().to(u).expand(len(u), law.operator.rows))
-            unequal.append(torch.full((law.operator.rows,), law.inequality, device=u.device))
-            tolerances.append(law.scale(u).expand(len(u), law.operator.rows))
-        return Rows(self._dual_map, torch.cat(targets, dim=1), torch.cat(unequal), aim / 4 * torch.cat(tolerances, dim=1))
+            targets.append(law.target.detach().to(near).expand(len(near), law.operator.rows))
+            unequal.append(torch.full((law.operator.rows,), law.inequality, device=near.device))
+            tolerances.append(law.scale(near).expand(len(near), law.operator.rows))
+        b = torch.cat(targets, dim=1) - (0.0 if given is None else self._dual_map(given))
+        return Rows(self._dual_free, b, torch.cat(unequal), aim / 10 * torch.cat(tolerances, dim=1))
 
     def _active(self, u: Tensor, aim: float, max_iterations: int) -> Found:
         """Inequalities beside curved laws."""
         assert self.bends is not None
         lower, upper = self._box(u)
-        marks = [torch.full((leaf.residual(u[:1]).shape[1],), leaf.inequality, device=u.device) for leaf in self.bent]
+        marks = [torch.full((leaf.residual(u).shape[1],), leaf.inequality, device=u.device) for leaf in self.bent]
         problem = Problem(self.stack, self._target(u), self.bends, torch.cat(marks), self.noisy, lower, upper)
         point: Active = nearest_on_face(problem, u, lambda flat: flat, aim, max_iterations)
         multiplier = self._order(point.linear_multiplier, point.multiplier, point.force, point.u)
@@ -282,7 +291,7 @@ class System:
             more = [law.residual(v) / law.variance.to(v) for law in self.noisy if law.variance is not None]
             straight = torch.cat([straight, *more], dim=1)
         known = dict(zip(map(id, flat), straight.split([leaf.operator.rows for leaf in flat], dim=1), strict=True))
-        sizes = [leaf.residual(v[:1]).shape[1] for leaf in self.bent]
+        sizes = [leaf.residual(v).shape[1] for leaf in self.bent]
         known.update(zip(map(id, self.bent), bent.split(sizes, dim=1), strict=True))
         for box in self.boxes:
             known[id(box)] = box.multipliers(held, v)

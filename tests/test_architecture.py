@@ -25,10 +25,10 @@ TOP_FLOOR = {
 STOREYS = {
     "constraints": [
         "grid", "calculus.scheme", "calculus.finite_difference", "calculus.spectral", "calculus.staggered", "calculus.finite_volume",
-        "calculus.vector", "calculus.quadrature", "calculus", "linear.solve", "linear.map", "linear.structured", "linear.sparse",
-        "linear.tensor", "linear.stepping", "linear.stacked", "linear", "units", "metric", "constraint", "initial", "boundary",
-        "observation", "conservation", "divergence", "balance", "equation", "relation", "inequality", "convex", "holonomy", "face", "kkt",
-        "dual", "active", "implicit", "system", "projection", "compatibility",
+        "calculus.vector", "calculus.quadrature", "calculus", "linear.solve", "linear.map", "linear.explicit", "linear.structured",
+        "linear.sparse", "linear.tensor", "linear.stepping", "linear.stacked", "linear", "units", "metric", "constraint", "initial",
+        "boundary", "observation", "conservation", "divergence", "balance", "equation", "relation", "inequality", "convex", "holonomy",
+        "face", "kkt", "dual", "active", "implicit", "system", "projection", "compatibility",
     ],
     "pcfm": [
         "naming", "schedule", "path", "source", "networks.embedding", "networks.perceptron", "networks.transformer",

@@ -1,147 +1,98 @@
-"""Contracts of operators and laws, one suite over all of them, and truths of the projection."""
+"""Contracts of laws, one suite over all of them."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
-import numpy as np
 import pytest
-import scipy.optimize
 import torch
 from torch import Tensor
 
 from constraints import (
-    Axis,
+    Balance,
+    Bounds,
+    Budget,
+    Circulation,
     Constraint,
+    CurlFree,
     Dirichlet,
     DivergenceFree,
     Energy,
+    EnergyBound,
+    EnergyDecay,
+    Enstrophy,
+    EntropyBound,
+    EntropyDecay,
+    EvolutionEquation,
     FinalCondition,
     FunctionConstraint,
-    Grid,
     InitialCondition,
+    Integral,
     Intersection,
+    L2Energy,
+    LinearRelation,
     Mass,
     Momentum,
+    Monotone,
     Neumann,
+    OneSidedLipschitz,
+    PatchMeans,
     PeriodicSeam,
     PointValues,
+    Relation,
     Robin,
     Snapshot,
+    Sobolev,
     Units,
     WeightedIntegral,
+    local_conservation,
+    maximum_principle,
+    no_penetration,
     no_slip,
+    positivity,
     project,
     rescaled,
 )
-from constraints.linear import FourierSymbol, LinearMap, RowCombination, Selection, Stacked, Weighted, WeightedSum
-from constraints.linear.solve import conjugate_gradients, pseudo_inverse
-
-TAU = 2 * math.pi
-PLANE = Grid(Axis("x", 8, length=TAU, periodic=True), Axis("y", 7, length=3.0, periodic=True))
-FILM = Grid(Axis("time", 4), Axis("x", 6, length=TAU, periodic=True), Axis("y", 4, length=TAU, periodic=True))
-BOX = Grid(*(Axis(n, 4, length=TAU, periodic=True) for n in "xyz"))
-WALLS = Grid(Axis("time", 3), Axis("x", 6, periodic=True), Axis("y", 5, length=2.0))
-LINE = Grid(Axis("time", 5), Axis.at("x", [0.0, 0.1, 0.3, 0.6, 1.0]))
-
-
-def normal(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def divergence(grid: Grid, scheme: str = "spectral") -> LinearMap:
-    return DivergenceFree(grid, scheme).operator
-
-
-def half(shape: tuple[int, ...]) -> Tensor:
-    return (torch.rand(shape, generator=torch.Generator().manual_seed(7)) < 0.4).expand(shape)
-
-
-def few(shape: tuple[int, ...]) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(8)) < 0.05
-
-
-OPERATORS: dict[str, Callable[[], LinearMap]] = {
-    "selection": lambda: Selection(half((2, 8, 7))),
-    "selection weighted": lambda: Selection(half((2, 8, 7))).weighted(torch.tensor([2.0, 0.5])[:, None, None]),
-    "sum": lambda: WeightedSum(normal((2, 4, 6, 4), 1).abs(), (-2, -1)),
-    "one sum": lambda: WeightedSum(normal((2, 8, 7), 1), (-3, -2, -1)),
-    "mass": lambda: Mass(LINE, 1.0).operator,
-    "mass conserved": lambda: Mass(LINE).operator,
-    "momentum of two of three": lambda: Momentum(PLANE, 0.0, components=(0, 2), channels=3).operator,
-    "momentum conserved": lambda: Momentum(FILM).operator,
-    "divergence": lambda: divergence(PLANE),
-    "divergence central": lambda: divergence(PLANE, "central"),
-    "divergence in time": lambda: divergence(FILM),
-    "divergence 3-D": lambda: divergence(BOX),
-    "divergence of two of four channels": lambda: DivergenceFree(PLANE, components=(3, 1), channels=4).operator,
-    "divergence of scaled channels": lambda: divergence(PLANE).weighted(torch.tensor([2.0, 0.3])[:, None, None]),
-    "divergence after the first time": lambda: divergence(FILM).weighted((torch.arange(4) > 0).double()[:, None, None].expand(2, 4, 6, 4)),
-    "divergence of a masked field": lambda: divergence(PLANE).weighted(half((2, 8, 7)).double()),
-    "stack": lambda: Stacked([divergence(FILM), Momentum(FILM, 0.0).operator, Mass(FILM, 1.0, channels=2).operator]),
-    "stack with selection": lambda: Stacked([divergence(PLANE), Selection(half((2, 8, 7)))]),
-    "two divergences": lambda: Stacked([divergence(PLANE), divergence(PLANE, "central")]),
-    "energy at a field": lambda: Energy(FILM, 1.0).jacobian(normal((1, 2, 4, 6, 4), 3)),
-    "energy conserved at a field": lambda: Energy(FILM).jacobian(normal((1, 2, 4, 6, 4), 3)),
-    "automatic": lambda: FunctionConstraint(lambda u: u.square().flatten(2).sum(2)).jacobian(normal((1, 2, 8, 7), 3)),
-}
-
-
-@pytest.fixture(params=OPERATORS, ids=str)
-def operator(request: pytest.FixtureRequest) -> LinearMap:
-    return OPERATORS[request.param]()
-
-
-def dense(operator: LinearMap) -> Tensor:
-    """The matrix of a map, (m, n), column by column."""
-    size = math.prod(operator.shape)
-    return torch.stack([operator(e.reshape(1, *operator.shape))[0] for e in torch.eye(size, dtype=torch.float64)], dim=1)
-
-
-def test_adjoint(operator: LinearMap) -> None:
-    u, y = normal((1, *operator.shape), 1), normal((1, operator.rows), 2)
-    forward, backward = (operator(u) * y).sum(), (u * operator.adjoint(y)).sum()
-    assert forward.item() == pytest.approx(backward.item(), rel=1e-11, abs=1e-11)
-
-
-def test_gram_solve_is_the_pseudo_inverse(operator: LinearMap) -> None:
-    matrix = dense(operator)
-    r = normal((1, operator.rows), 3) @ matrix @ matrix.T
-    solved = operator.solve_gram(r)
-    residual = solved @ matrix @ matrix.T - r
-    assert residual.abs().max() <= 1e-9 * r.abs().max()
-
-
-def test_nearest_is_the_orthogonal_projection(operator: LinearMap) -> None:
-    matrix = dense(operator)
-    u, target = normal((1, *operator.shape), 4), normal((1, math.prod(operator.shape)), 5) @ matrix.T
-    v, multiplier = operator.nearest(u, target)
-    expected = u.flatten(1) - (u.flatten(1) @ matrix.T - target) @ torch.linalg.pinv(matrix).T
-    assert (v.flatten(1) - expected).abs().max() < 1e-10
-    assert (u - v - operator.adjoint(multiplier)).abs().max() < 1e-10
-    homogeneous, _ = operator.nearest(u)
-    assert (homogeneous.flatten(1) @ matrix.T).abs().max() < 1e-10
-
-
-def test_weighted_map_is_the_product(operator: LinearMap) -> None:
-    diagonal = normal(operator.shape, 6).abs()
-    product = operator.weighted(diagonal)
-    u, y = normal((1, *operator.shape), 7), normal((1, operator.rows), 8)
-    assert torch.allclose(product(u), operator(diagonal * u), atol=1e-12)
-    assert torch.allclose(product.adjoint(y), diagonal * operator.adjoint(y), atol=1e-12)
-
-
-def test_structure_survives_what_it_can() -> None:
-    masked_times = (torch.arange(4) > 0).double()[:, None, None].expand(2, 4, 6, 4)
-    assert isinstance(divergence(FILM).weighted(masked_times), FourierSymbol)
-    assert isinstance(divergence(PLANE).weighted(half((2, 8, 7)).double()), Weighted)
-    assert isinstance(Mass(LINE).operator.weighted(torch.ones(1, 5, 5)), RowCombination)
+from constraints.calculus import Spectral
+from constraints.calculus.finite_volume import godunov
+from tests.fields import (
+    BOX,
+    CAVITY,
+    CHANNEL,
+    DUCT,
+    FILM,
+    HALL,
+    LINE,
+    LOOP,
+    PLANE,
+    RING,
+    ROOM,
+    TAU,
+    WALLS,
+    burgers,
+    decay,
+    few,
+    half,
+    logistic,
+    normal,
+)
 
 
 def initial() -> Tensor:
     lawful = project(Intersection(DivergenceFree(FILM.space), Momentum(FILM.space, 0.0)), normal((3, 2, 6, 4), 11))
     return lawful.u
+
+
+def between_walls() -> Tensor:
+    space = DUCT.space
+    lawful = project(Intersection(DivergenceFree(space, "central"), *no_slip(space)), normal((3, 2, 7, 8), 12))
+    return lawful.u
+
+
+def dipole() -> Tensor:
+    """A source and a sink that checkerboards of central differences do not see."""
+    _, y = PLANE.mesh()
+    return torch.sin(2 * TAU / 2 * y / 3.0)[None]
 
 
 LAWS: dict[str, tuple[Callable[[], Constraint], tuple[int, ...]]] = {
@@ -199,6 +150,92 @@ LAWS: dict[str, tuple[Callable[[], Constraint], tuple[int, ...]]] = {
         ),
         (2, 8, 7),
     ),
+    "no-slip walls": (lambda: Intersection(DivergenceFree(HALL, "central"), *no_slip(HALL)), (2, 9, 8)),
+    "slip walls": (lambda: Intersection(DivergenceFree(CHANNEL, "central"), *no_penetration(CHANNEL)), (2, 6, 6)),
+    "staggered in a box": (lambda: Intersection(DivergenceFree(CAVITY, "staggered"), *no_penetration(CAVITY)), (2, 6, 5)),
+    "staggered in a room": (lambda: Intersection(DivergenceFree(ROOM, "staggered"), *no_penetration(ROOM)), (3, 4, 4, 3)),
+    "walls, initial data and energy": (
+        lambda: Intersection(DivergenceFree(DUCT, "central"), *no_slip(DUCT), InitialCondition(DUCT, between_walls()), Energy(DUCT)),
+        (2, 3, 7, 8),
+    ),
+    "sources": (lambda: DivergenceFree(PLANE, "central", value=dipole()), (2, 8, 7)),
+    "gradient": (lambda: CurlFree(CAVITY, "central"), (2, 6, 5)),
+    "mesh": (lambda: Balance(few((12, 56)).double() - few((12, 56)).roll(1, 1).double(), shape=(1, 8, 7)), (1, 8, 7)),
+    "patches": (lambda: PatchMeans(PLANE, torch.arange(56).reshape(8, 7) // 8, normal((3, 7), 5)), (1, 8, 7)),
+    "circulation": (lambda: Circulation(CAVITY, (1, 4, 0, 3), [0.3]), (2, 6, 5)),
+    "noisy sensors": (lambda: PointValues(half((2, 8, 7)), normal((3, 2, 8, 7), 2), variance=0.3), (2, 8, 7)),
+    "noisy sensors and divergence": (
+        lambda: Intersection(DivergenceFree(PLANE), PointValues(half((2, 8, 7)), normal((2, 8, 7), 2), variance=0.3)),
+        (2, 8, 7),
+    ),
+    "noisy sensors in a cavity, a patch exact": (
+        lambda: Intersection(
+            PointValues(half((2, 6, 5)), normal((3, 2, 6, 5), 2), variance=0.1),
+            DivergenceFree(CAVITY, "central"),
+            PatchMeans(CAVITY, torch.arange(30).reshape(6, 5) // 10, 0.2, components=[0], channels=2),
+        ),
+        (2, 6, 5),
+    ),
+    "noisy sensors and energy": (
+        lambda: Intersection(Energy(PLANE, 9.0), PointValues(half((2, 8, 7)), normal((2, 8, 7), 2), variance=0.3), DivergenceFree(PLANE)),
+        (2, 8, 7),
+    ),
+    "species": (lambda: Intersection(LinearRelation(PLANE, 3), Mass(PLANE, 7.0, channels=3)), (3, 8, 7)),
+    "state": (lambda: Relation(PLANE, lambda u: u[:, 0] - (1 + u[:, 1].square()) * u[:, 2], channels=3), (3, 8, 7)),
+    "enstrophy": (lambda: Intersection(Enstrophy(PLANE, 60.0, scheme=Spectral()), DivergenceFree(PLANE)), (2, 8, 7)),
+    "square": (lambda: L2Energy(LINE), (1, 5, 5)),
+    "Hamiltonian": (
+        lambda: Integral(FILM, lambda u: u[:, 0].square() / 2 + (1 - torch.cos(u[:, 1])), torch.linspace(20, 30, 4), channels=2),
+        (2, 4, 6, 4),
+    ),
+    "budget": (lambda: Intersection(InitialCondition(LINE, normal((3, 1, 5), 1)), Budget(LINE, logistic)), (1, 5, 5)),
+    "budget of a scheme": (lambda: Budget(LINE, logistic, theta=0.0, received=[0.1, 0.0, -0.1, 0.2]), (1, 5, 5)),
+    "budget of a density": (lambda: Budget(LINE, logistic, density=lambda u: (1 + u[:, 0].square()).sqrt()), (1, 5, 5)),
+    "what came in": (lambda: Intersection(InitialCondition(LINE, torch.ones(1, 5)), Budget(LINE, received=normal((3, 4), 3))), (1, 5, 5)),
+    "evolution": (lambda: EvolutionEquation(LOOP, decay, radius=1), (1, 5, 6)),
+    "evolution on a prime number of points": (lambda: EvolutionEquation(RING, decay, radius=1, theta=0.0, steps=3), (1, 5, 7)),
+    "evolution of a film": (lambda: EvolutionEquation(FILM, lambda u: 0.1 * decay(u), channels=2, steps=2), (2, 4, 6, 4)),
+    "cells, ends and budget": (
+        lambda: Intersection(
+            InitialCondition(LINE, torch.linspace(1, 0, 5)[None]),
+            local_conservation(LINE, godunov(burgers), steps=2),
+            Budget(LINE, logistic),
+        ),
+        (1, 5, 5),
+    ),
+    "bounds": (lambda: Bounds(-0.5, 0.7), (2, 8, 7)),
+    "bounds of one channel": (lambda: Bounds(normal((3, 2, 8, 7), 4) - 1, components=[1]), (2, 8, 7)),
+    "positive with mass": (lambda: Intersection(positivity(), Mass(LINE, 0.7)), (1, 5, 5)),
+    "positive, mass conserved": (lambda: Intersection(positivity(), Mass(LINE)), (1, 5, 5)),
+    "maximum principle": (
+        lambda: Intersection(
+            InitialCondition(LINE, torch.linspace(0.2, 0.9, 5)[None]), maximum_principle(torch.linspace(0.2, 0.9, 5)[None]), Mass(LINE)
+        ),
+        (1, 5, 5),
+    ),
+    "bounded flow": (lambda: Intersection(DivergenceFree(PLANE), Momentum(PLANE, 0.0), Bounds(-0.8, 0.8)), (2, 8, 7)),
+    "bounded flow between walls": (lambda: Intersection(DivergenceFree(HALL, "central"), *no_slip(HALL), Bounds(-0.1, 0.1)), (2, 9, 8)),
+    "noisy sensors within bounds": (
+        lambda: Intersection(PointValues(half((2, 8, 7)), normal((2, 8, 7), 2), variance=0.3), Bounds(-0.6, 0.6), Momentum(PLANE, 0.1)),
+        (2, 8, 7),
+    ),
+    "monotone": (lambda: Monotone(LINE, "x"), (1, 5, 5)),
+    "monotone with mass": (lambda: Intersection(Monotone(LINE, "x", decreasing=True), Mass(LINE, 0.3)), (1, 5, 5)),
+    "monotone within bounds": (lambda: Intersection(Monotone(LINE, "x"), Bounds(-0.5, 0.5)), (1, 5, 5)),
+    "Oleinik": (lambda: Intersection(OneSidedLipschitz(LINE, "x", 1 / torch.linspace(0.5, 2, 5)), Mass(LINE)), (1, 5, 5)),
+    "energy bound": (lambda: Intersection(EnergyBound(FILM, torch.linspace(3, 60, 4)), DivergenceFree(FILM)), (2, 4, 6, 4)),
+    "energy decay": (lambda: Intersection(EnergyDecay(FILM), DivergenceFree(FILM)), (2, 4, 6, 4)),
+    "entropy bound": (
+        lambda: Intersection(EntropyBound(PLANE, lambda u: torch.cosh(u[:, 0]) - 1, 3.0), Mass(PLANE, 1.0)),
+        (1, 8, 7),
+    ),
+    "entropy decay": (lambda: EntropyDecay(LINE, lambda u: u[:, 0].pow(4)), (1, 5, 5)),
+    "energy, momentum and bounds": (lambda: Intersection(Energy(PLANE, 6.0), Momentum(PLANE, 0.0), Bounds(-1.2, 1.2)), (2, 8, 7)),
+    "normalised bounds": (
+        lambda: rescaled(Intersection(Bounds(-0.5, 0.7), Momentum(PLANE, 0.1)), Units(torch.tensor([0.3, -0.1]), torch.tensor([2.0, 0.5]))),
+        (2, 8, 7),
+    ),
+    "smooth coordinates": (lambda: rescaled(Intersection(DivergenceFree(PLANE), Energy(PLANE, 3.0)), Sobolev(PLANE, 0.5)), (2, 8, 7)),
     "normalised flow": (
         lambda: rescaled(
             Intersection(DivergenceFree(PLANE), Momentum(PLANE, 0.0), Energy(PLANE, 0.5)),
@@ -219,7 +256,10 @@ def test_jacobian_is_the_derivative(law: tuple[Constraint, Tensor]) -> None:
     constraint, u = law
     step = 1e-6 * normal(tuple(u.shape), 21)
     difference = (constraint.residual(u + step) - constraint.residual(u - step)) / 2
-    assert torch.allclose(constraint.jacobian(u)(step), difference, atol=1e-12 * max(1.0, difference.abs().max().item() * 1e6))
+    bounded = torch.isfinite(difference)
+    assert torch.allclose(
+        constraint.jacobian(u)(step)[bounded], difference[bounded], atol=1e-12 * max(1.0, difference[bounded].abs().max().item() * 1e6)
+    )
 
 
 def test_curvature_is_the_second_derivative(law: tuple[Constraint, Tensor]) -> None:
@@ -239,7 +279,7 @@ def test_projection_obeys_is_nearest_and_certified(law: tuple[Constraint, Tensor
     assert result.u.dtype == dtype
     for leaf in constraint.leaves():
         residual, scale = leaf.measure(result.u)
-        assert (residual.abs() <= tolerance * scale).all()
+        assert leaf.variance is not None or (leaf.excess(residual) <= tolerance * scale).all()
     size = max(u.abs().max().item(), result.u.abs().max().item())
     assert result.stationarity.max() <= tolerance * size
     if dtype == torch.float64:
@@ -247,269 +287,66 @@ def test_projection_obeys_is_nearest_and_certified(law: tuple[Constraint, Tensor
         assert force.abs().max() <= tolerance * size
 
 
+def test_inequalities_have_multipliers_of_one_sign_that_vanish_where_there_is_room(law: tuple[Constraint, Tensor]) -> None:
+    constraint, u = law
+    result = project(constraint, u)
+    rows = result.multiplier.split([leaf.residual(u).shape[1] for leaf in constraint.leaves()], dim=1)
+    for leaf, multiplier in zip(constraint.leaves(), rows, strict=True):
+        if leaf.inequality:
+            residual, scale = leaf.measure(result.u)
+            size = multiplier.abs().amax()
+            assert multiplier.min() >= -1e-11 * size
+            assert ((multiplier * residual.nan_to_num(neginf=0.0)).abs() <= 1e-11 * size * scale).all()
+
+
 def test_projection_is_idempotent_and_treats_a_batch_as_its_members(law: tuple[Constraint, Tensor]) -> None:
     constraint, u = law
     whole = project(constraint, u).u
-    assert (project(constraint, whole).u - whole).abs().max() < 1e-10
+    if all(leaf.variance is None for leaf in constraint.leaves()):
+        assert (project(constraint, whole).u - whole).abs().max() < 1e-10
     for i in range(len(u)):
         alone = project(constraint.take(slice(i, i + 1)), u[i : i + 1]).u
         assert (alone - whole[i : i + 1]).abs().max() < 1e-10
 
 
+def test_the_order_of_laws_does_not_matter(law: tuple[Constraint, Tensor]) -> None:
+    constraint, u = law
+    backwards = Intersection(*reversed(constraint.leaves()))
+    assert (project(constraint, u).u - project(backwards, u).u).abs().max() < 1e-9
+
+
+def test_gradient_is_the_derivative(law: tuple[Constraint, Tensor]) -> None:
+    """One direction at a time: central differences of the projection against its pulled-back gradient."""
+    constraint, u = law[0], law[1].requires_grad_()
+    g, z = normal(tuple(u.shape), 40), normal(tuple(u.shape), 41)
+    result = project(constraint, u)
+    (gradient,) = torch.autograd.grad((result.u * g).sum(), u)
+    with torch.no_grad():
+        difference = (project(constraint, u + 1e-6 * z).u - project(constraint, u - 1e-6 * z).u) / 2e-6
+    assert (gradient * z).sum().item() == pytest.approx((g * difference).sum().item(), rel=1e-5, abs=1e-5)
+
+
+def test_an_empty_batch_and_a_strange_layout(law: tuple[Constraint, Tensor]) -> None:
+    constraint, u = law
+    whole = project(constraint, u)
+    strided = torch.stack([u, u], dim=-1)[..., 0]
+    assert not strided.is_contiguous()
+    assert torch.equal(project(constraint, strided).u, whole.u) or (project(constraint, strided).u - whole.u).abs().max() < 1e-12
+    if all(leaf.samples == 1 for leaf in constraint.leaves()):
+        none = project(constraint, u[:0])
+        assert none.u.shape == u[:0].shape
+        assert none.multiplier.shape == (0, whole.multiplier.shape[1])
+
+
 def test_no_lawful_field_is_nearer(law: tuple[Constraint, Tensor]) -> None:
     """Other lawful fields, found by projecting from elsewhere, are farther from the input."""
     constraint, u = law
+    if any(leaf.variance is not None for leaf in constraint.leaves()):
+        pytest.skip("with noise nothing is unlawful: the posterior mean has tests of its own")
+    if any(leaf.name == "local conservation" for leaf in constraint.leaves()):
+        pytest.skip("upwind switches make several nearest points: each is certified, none is nearest of all")
     nearest = (project(constraint, u).u - u).flatten(1).norm(dim=1)
-    for seed in range(3):
+    for seed in range(2):
         other = project(constraint, u + 0.3 * normal(tuple(u.shape), 30 + seed))
         assert other.converged.all()
         assert ((other.u - u).flatten(1).norm(dim=1) >= nearest - 1e-9).all()
-
-
-def test_against_an_independent_solver() -> None:
-    """SLSQP finds the same nearest point under divergence, momentum, energy and a user's own law."""
-    grid = Grid(Axis("x", 4, length=TAU, periodic=True), Axis("y", 3, length=TAU, periodic=True))
-    law = Intersection(
-        DivergenceFree(grid),
-        Momentum(grid, [0.5, 0.0]),
-        Energy(grid, 12.0),
-        FunctionConstraint(lambda u: (u[:, 0] * u[:, 1].square()).flatten(1).sum(1, keepdim=True) - 0.5),
-    )
-    u = normal((1, 2, 4, 3), 40)
-    rows = dense(Stacked([leaf.operator for leaf in law.leaves()[:2]])).numpy()
-    independent = np.linalg.svd(rows)[2][: np.linalg.matrix_rank(rows)]
-    values = independent @ np.linalg.pinv(rows) @ np.concatenate([np.zeros(12), [0.5, 0.0]])
-
-    def curved(v: np.ndarray) -> np.ndarray:
-        field = torch.from_numpy(v).reshape(1, 2, 4, 3)
-        return torch.cat([leaf.residual(field) for leaf in law.leaves()[2:]], dim=1)[0].numpy()
-
-    result = project(law, u)
-    assert result.converged.all()
-    best = scipy.optimize.minimize(
-        lambda v: 0.5 * ((v - u.flatten().numpy()) ** 2).sum(),
-        result.u.flatten().numpy() + 0.05 * np.random.default_rng(0).standard_normal(24),
-        jac=lambda v: v - u.flatten().numpy(),
-        constraints=[{"type": "eq", "fun": lambda v: independent @ v - values}, {"type": "eq", "fun": curved}],
-        method="SLSQP",
-        options={"ftol": 1e-15, "maxiter": 500},
-    )
-    assert best.success
-    assert np.abs(best.x - result.u.flatten().numpy()).max() < 1e-6
-    assert 0.5 * (result.u - u).square().sum().item() <= best.fun + 1e-9
-
-
-def test_energy_alone_is_a_scaling_and_with_momentum_a_shifted_one() -> None:
-    u = normal((2, 2, 8, 7), 41)
-    energy = Energy(PLANE, 3.0)
-    alone = project(energy, u).u
-    assert torch.allclose(alone, u * (3.0 / energy.energy(u)).sqrt()[:, :, None, None])
-    both = project(Intersection(energy, Momentum(PLANE, [1.0, 0.0])), u).u
-    mean = torch.tensor([1.0, 0.0])[:, None, None] / PLANE.volume
-    fluctuation = u - u.mean((2, 3), keepdim=True)
-    left = 3.0 - energy.energy(mean.expand(1, 2, 8, 7).double())
-    assert torch.allclose(both, mean + fluctuation * (left / energy.energy(fluctuation)).sqrt()[:, :, None, None])
-
-
-@pytest.mark.parametrize("size", [1e-8, 1.0, 1e8])
-@pytest.mark.parametrize("energy", [1e-12, 1.0, 1e12])
-def test_closed_form_needs_no_iteration_at_any_scale(size: float, energy: float) -> None:
-    law = Intersection(DivergenceFree(PLANE), Momentum(PLANE, 0.0), Energy(PLANE, energy))
-    result = project(law, size * normal((2, 2, 8, 7), 44))
-    assert result.converged.all()
-    assert result.iterations == 1
-    assert torch.allclose(law.leaves()[2].energy(result.u), torch.tensor(energy, dtype=torch.float64), rtol=1e-12)  # type: ignore[operator]
-
-
-def test_divergence_multiplier_is_the_pressure() -> None:
-    """Removing a gradient: the multiplier of grad phi is phi without its mean, up to sign."""
-    x, y = PLANE.mesh()
-    phi = torch.sin(x) * torch.cos(TAU * y / 3.0)
-    gradient = torch.stack([torch.cos(x) * torch.cos(TAU * y / 3.0), -TAU / 3.0 * torch.sin(x) * torch.sin(TAU * y / 3.0)])
-    result = project(DivergenceFree(PLANE), gradient[None])
-    assert result.u.abs().max() < 1e-13
-    assert torch.allclose(result.multiplier.reshape(8, 7), -phi, atol=1e-13)
-
-
-def test_boundary_laws_hold_for_the_fields_they_describe() -> None:
-    """Quadratics have exact second-order one-sided slopes, on any spacing; signs are outward."""
-    grid = Grid(Axis.at("x", [0.0, 0.2, 0.5, 1.1, 2.0]))
-    x = grid.axes[0].positions()
-    u = (1 + 3 * x - 2 * x**2)[None, None]
-    for law in (
-        Dirichlet(grid, "x", "lower", 1.0),
-        Dirichlet(grid, "x", "upper", -1.0),
-        Neumann(grid, "x", "lower", -3.0),
-        Neumann(grid, "x", "upper", -5.0),
-        Robin(grid, "x", "upper", 2.0, 3.0, -17.0),
-        WeightedIntegral(grid, torch.ones(1), (grid.weights() * u).sum()),
-    ):
-        assert law.residual(u).abs().max() < 1e-12, law.name
-        assert law.residual(u + x**3).abs().max() > 1e-3 or law.name == "value at lower x"
-
-
-def test_channels_that_take_no_part_are_untouched_to_the_bit() -> None:
-    u = normal((2, 4, 8, 7), 43)
-    result = project(Intersection(DivergenceFree(PLANE, components=(3, 1), channels=4), Mass(PLANE, 1.0, component=3, channels=4)), u)
-    assert result.converged.all()
-    assert torch.equal(result.u[:, [0, 2]], u[:, [0, 2]])
-
-
-def test_nyquist_modes_are_measured_as_they_are_projected() -> None:
-    """Projector and measure share one operator: white noise, all modes kept, even sizes."""
-    grid = Grid(Axis("x", 16, length=TAU, periodic=True), Axis("y", 16, length=TAU, periodic=True))
-    u = normal((4, 2, 16, 16), 42)
-    result = project(DivergenceFree(grid), u)
-    assert result.violation.max() < 1e-12
-    kept = torch.fft.rfft2(result.u)[..., 8]
-    assert kept.abs().max() > 1
-
-
-def test_spectral_and_central_divergence_differ_by_second_order() -> None:
-    errors = []
-    for n in (32, 64, 128):
-        grid = Grid(Axis("x", n, length=TAU, periodic=True), Axis("y", n, length=TAU, periodic=True))
-        x, y = grid.mesh()
-        u = torch.stack([torch.sin(x) * torch.cos(2 * y) + torch.sin(3 * y), torch.cos(2 * x - y)])[None]
-        errors.append(DivergenceFree(grid, "central").residual(project(DivergenceFree(grid), u).u).abs().max())
-    ratios = [(errors[i] / errors[i + 1]).item() for i in range(2)]
-    assert ratios == pytest.approx([4, 4], abs=0.3)
-
-
-@pytest.mark.parametrize(
-    "law",
-    [
-        Intersection(Momentum(PLANE, 0.0), Momentum(PLANE, 1.0)),
-        Intersection(Momentum(PLANE, 5.0, mean=True), Energy(PLANE, 1.0, mean=True)),
-        Intersection(DivergenceFree(PLANE), FunctionConstraint(lambda u: u.square().flatten(1).sum(1)[:, None] + 1)),
-        Intersection(InitialCondition(LINE, torch.ones(1, 5)), Mass(LINE, 2.0)),
-    ],
-    ids=["momentum", "energy too small for momentum", "no real field", "initial mass"],
-)
-def test_contradictory_laws_return_unconverged(law: Constraint) -> None:
-    shape = (3, 1, 5, 5) if law.leaves()[0].name == "initial condition" else (3, 2, 8, 7)
-    result = project(law, normal(shape, 50))
-    assert not result.converged.any()
-    assert torch.isfinite(result.u).all()
-    assert (result.violation > 1e-3).all()
-
-
-def test_metric_changes_the_nearest_point() -> None:
-    law = Mass(Grid(Axis("x", 2, periodic=True)), 1.0, channels=1)
-    two = FunctionConstraint(lambda u: u.flatten(1).sum(1, keepdim=True) - 1)
-    u = torch.zeros(1, 2, 1, dtype=torch.float64)
-    assert torch.allclose(project(two, u).u.flatten(), torch.tensor([0.5, 0.5], dtype=torch.float64))
-    heavy = project(two, u, metric=torch.tensor([1.0, 2.0])).u.flatten()
-    assert torch.allclose(heavy, torch.tensor([0.2, 0.8], dtype=torch.float64))
-    assert project(law, torch.zeros(1, 1, 2, dtype=torch.float64)).converged.all()
-
-
-def test_gradients_of_input_and_targets() -> None:
-    grid = Grid(Axis("x", 4, length=TAU, periodic=True), Axis("y", 4, length=TAU, periodic=True))
-    u = normal((2, 2, 4, 4), 60).requires_grad_()
-    energy = torch.tensor([4.0, 9.0], dtype=torch.float64, requires_grad=True)
-    momentum = (0.3 * normal((2, 2), 61)).requires_grad_()
-
-    def flow(u: Tensor, energy: Tensor, momentum: Tensor) -> Tensor:
-        return project(Intersection(DivergenceFree(grid), Momentum(grid, momentum), Energy(grid, energy)), u).u
-
-    assert torch.autograd.gradcheck(flow, (u, energy, momentum))
-    scale = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
-
-    def own(u: Tensor, scale: Tensor) -> Tensor:
-        law = FunctionConstraint(lambda v: v.pow(4).flatten(1).sum(1, keepdim=True) - scale, scale=1.0)
-        return project(Intersection(law, DivergenceFree(grid)), u).u
-
-    assert torch.autograd.gradcheck(own, (u, scale))
-
-
-def test_gradients_of_parameters_of_a_jacobian() -> None:
-    u, a = 1 + normal((2, 1, 5), 62).square(), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-
-    def projected(u: Tensor, a: Tensor) -> Tensor:
-        return project(FunctionConstraint(lambda v: (v**2 + a * v**3).flatten(1).sum(1, keepdim=True) - 1), u).u
-
-    assert torch.autograd.gradcheck(projected, (u.requires_grad_(), a))
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_energies_of_times_that_are_given_already(seed: int) -> None:
-    """At the given time the offset is round-off: the closed form must not blow it up."""
-    first = normal((1, 16), seed)
-    grid = Grid(Axis("time", 5), Axis("x", 16, periodic=True))
-    law = Intersection(InitialCondition(grid, first), Energy(grid, first.square().mean().item() / 2))
-    assert project(law, normal((8, 1, 5, 16), 1000 + seed)).converged.all()
-
-
-def test_targets_follow_the_order_of_components() -> None:
-    law = Momentum(PLANE, [1.0, 2.0], components=(1, 0), mean=True)
-    assert torch.allclose(project(law, torch.zeros(1, 2, 8, 7)).u.mean((2, 3)), torch.tensor([[2.0, 1.0]]))
-
-
-def test_a_law_that_annihilates_the_field_converges() -> None:
-    assert project(Momentum(PLANE, 0.0), torch.ones(2, 2, 8, 7, dtype=torch.float64)).converged.all()
-
-
-def test_without_gradients_nothing_is_kept() -> None:
-    with torch.no_grad():
-        assert not project(Energy(PLANE, 1.0), normal((1, 2, 8, 7), 1).requires_grad_()).u.requires_grad
-    assert project(Energy(PLANE, 1.0), normal((1, 2, 8, 7), 1)).u.grad_fn is None
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: InitialCondition(PLANE, torch.zeros(2, 7)), "time axis"),
-        (lambda: InitialCondition(LINE, torch.zeros(1, 4)), "expects fields at one time"),
-        (lambda: Mass(PLANE), "expects a value"),
-        (lambda: Mass(PLANE, float("nan")), "finite"),
-        (lambda: Mass(PLANE, 1.0, component=3, channels=2), "channels between"),
-        (lambda: Mass(LINE, torch.zeros(3)), "5 rows"),
-        (lambda: Energy(PLANE, -1.0), "not negative"),
-        (lambda: DivergenceFree(LINE), "at least two space axes"),
-        (lambda: DivergenceFree(Grid(Axis("x", 8), Axis("y", 8, periodic=True))), "periodic"),
-        (lambda: DivergenceFree(PLANE, "upwind"), "scheme"),
-        (lambda: project(DivergenceFree(PLANE), torch.zeros(1, 3, 8, 7)), "expects fields of shape"),
-        (lambda: project(Energy(PLANE, torch.ones(4)), torch.ones(1, 2, 8, 7)), "targets for 4 samples"),
-        (lambda: project(Energy(PLANE, 1.0), torch.ones(8, 7)), "a batch of fields"),
-        (lambda: project(Energy(PLANE, 1.0), torch.ones(1, 2, 8, 7), metric=torch.ones(3)), "one number a channel"),
-        (lambda: project(Energy(PLANE, 1.0), torch.full((1, 2, 8, 7), math.inf)), "NaN or Inf"),
-        (lambda: project(Energy(PLANE, 1.0), torch.ones(1, 2, 8, 7, dtype=torch.int64)), "float32 or float64"),
-        (lambda: project(FunctionConstraint(lambda u: u), torch.ones(1, 2, 8, 7)), r"\(B, m\)"),
-        (lambda: Intersection(), "at least one"),
-        (lambda: Dirichlet(PLANE, "x", "lower"), "is periodic"),
-        (lambda: Dirichlet(LINE, "x", "left"), "side among"),
-        (lambda: Neumann(Grid(Axis("x", 8, cells=True)), "x", "lower"), "cell centres"),
-        (lambda: Robin(LINE, "x", "lower", 0.0, 0.0), "not zero"),
-        (lambda: no_slip(PLANE), "all are periodic"),
-        (lambda: Snapshot(LINE, 5, torch.zeros(1, 5)), "one of 5 times"),
-        (lambda: PointValues(torch.zeros(1, 4, dtype=torch.bool), torch.zeros(1, 4)), "at least one point"),
-        (lambda: WeightedIntegral(LINE, torch.zeros(3), 1.0), "broadcasts"),
-    ],
-)
-def test_wrong_use_is_refused(make: Callable[[], object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make()
-
-
-def test_conjugate_gradients_solve_singular_systems_sample_by_sample() -> None:
-    a = normal((3, 12, 8), 70)
-    gram = a @ a.mT
-    b = (gram @ normal((3, 12, 1), 71))[..., 0]
-    b[1] = 0
-    x = conjugate_gradients(lambda y: (gram @ y[..., None])[..., 0], b)
-    assert ((gram @ x[..., None])[..., 0] - b).abs().max() < 1e-8
-    assert x[1].abs().max() == 0
-
-
-def test_pseudo_inverse_of_rows_in_different_units() -> None:
-    a = normal((6, 4), 72) * torch.tensor([1e-6, 1, 1e6, 1, 1, 1])[:, None].double()
-    gram = a @ a.T
-    inverse = pseudo_inverse(gram)
-    assert torch.allclose(gram @ inverse @ gram, gram, rtol=1e-8, atol=1e-18)
-
-
-def test_moves_to_dtype_and_state_dict() -> None:
-    law = Intersection(DivergenceFree(PLANE), Energy(PLANE, 0.5))
-    assert any("target" in key for key in law.state_dict())
-    assert project(law.to(torch.float32), normal((1, 2, 8, 7), 1, torch.float32)).converged.all()

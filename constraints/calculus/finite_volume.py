@@ -60,26 +60,25 @@ def upwind(speed: float) -> Flux:
 def cell_balance(flux: Flux, grid: Grid, axis: str) -> Callable[[Tensor], Tensor]:
     """The right-hand side $-(F_{i+1/2} - F_{i-1/2})/\\Delta x$ along an axis, (..., *N) to itself.
 
-    On a bounded axis the first and last points have no face behind them: their value is zero, and laws leave them out.
+    Faces lie in the middle between points. On a bounded axis the first and last points have no face behind them: their value is zero,
+    and laws leave them out.
 
     Arguments:
         flux: the numerical flux.
         grid: the grid of the fields.
-        axis: an equally spaced axis.
-
-    Raises:
-        ValueError: the axis is not equally spaced.
+        axis: the axis of the flux.
     """
     line = grid.axis(axis)
-    width, dim = line.spacing, grid.dim(axis)
+    dim, widths = grid.dim(axis), line.weights()
 
     def rate(u: Tensor) -> Tensor:
+        width = grid.along(axis, widths).to(u)
         if line.periodic:
             faces = flux(u, u.roll(-1, dim))
             return (faces.roll(1, dim) - faces) / width
         n = line.points
         faces = flux(u.narrow(dim, 0, n - 1), u.narrow(dim, 1, n - 1))
-        inside = -torch.diff(faces, dim=dim) / width
+        inside = -torch.diff(faces, dim=dim) / width.narrow(dim, 1, n - 2)
         edge = torch.zeros_like(u.narrow(dim, 0, 1))
         return torch.cat([edge, inside, edge], dim=dim)
 

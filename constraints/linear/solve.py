@@ -14,6 +14,9 @@ from torch import Tensor
 _RANK = 1e-11
 """Eigenvalues below this fraction of the largest count as zero: redundant laws meet in round-off, not exactly."""
 
+_PIVOT = 1e-9
+"""Squared pivots of a matrix of unit diagonal below this count as nearly singular."""
+
 
 def pseudo_inverse(gram: Tensor) -> Tensor:
     """Moore-Penrose inverse of symmetric positive semidefinite matrices (..., m, m).
@@ -27,6 +30,22 @@ def pseudo_inverse(gram: Tensor) -> Tensor:
     floor = max(_RANK, 10 * gram.shape[-1] * torch.finfo(gram.dtype).eps) * values[..., -1:].clamp_min(0)
     inverse = torch.where(values > floor, 1 / torch.where(values > floor, values, 1.0), 0.0)
     return (vectors * inverse[..., None, :]) @ vectors.mT * scale[..., :, None] * scale[..., None, :]
+
+
+def semidefinite_solver(gram: Tensor) -> Callable[[Tensor], Tensor]:
+    """Solves with symmetric positive semidefinite matrices (B, m, m): Cholesky where all are far from singular, else pseudo-inverses.
+
+    Returns:
+        The map of right-hand sides (B, m) to solutions.
+    """
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
+    root, info = torch.linalg.cholesky_ex(gram * scale[..., :, None] * scale[..., None, :])
+    pivots = root.diagonal(dim1=-2, dim2=-1)
+    if not bool(info.any()) and bool((pivots.square() > _PIVOT).all()):
+        return lambda r: scale * torch.cholesky_solve((scale * r)[..., None], root)[..., 0]
+    inverse = pseudo_inverse(gram)
+    return lambda r: (inverse @ r[..., None])[..., 0]
 
 
 def conjugate_gradients(
