@@ -64,6 +64,10 @@ class Constraint(nn.Module, ABC):
         """Variance of the noise that the law is observed with, (m,); None for an exact law."""
         return None
 
+    def linearise(self, u: Tensor) -> tuple[Tensor, LinearMap]:
+        """Residual and Jacobian, for laws that get both from one evaluation."""
+        return self.residual(u), self.jacobian(u)
+
     def excess(self, residual: Tensor) -> Tensor:
         """By how much residuals break the law: their size, or what is positive of them for an inequality."""
         return residual.clamp_min(0) if self.inequality else residual.abs()
@@ -239,6 +243,10 @@ class Intersection(Constraint):
 
     def jacobian(self, u: Tensor) -> LinearMap:
         return Stacked([leaf.jacobian(u) for leaf in self.leaves()])
+
+    def linearise(self, u: Tensor) -> tuple[Tensor, LinearMap]:
+        parts = [leaf.linearise(u) for leaf in self.leaves()]
+        return torch.cat([residual for residual, _ in parts], dim=1), Stacked([jacobian for _, jacobian in parts])
 
     def scale(self, u: Tensor) -> Tensor:
         return torch.cat([scaled(leaf, u) for leaf in self.leaves()], dim=1)

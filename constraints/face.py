@@ -55,6 +55,8 @@ class AffineKernel(Kernel):
     def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
         if self.stack is None:
             return z, z.new_zeros(z.shape[0], 0)
+        if self.is_mask and self.free is not None:
+            return z * self.free.to(z), self.stack.multipliers(z, None)
         return self.stack.nearest(z)
 
     def held(self, force: Tensor, multiplier: Tensor) -> Tensor:

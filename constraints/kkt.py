@@ -19,7 +19,7 @@ from torch import Tensor
 
 from constraints.constraint import Constraint, LinearConstraint
 from constraints.face import Kernel
-from constraints.linear.map import LinearMap
+from constraints.linear.map import LinearMap, largest
 from constraints.linear.solve import conjugate_gradients, pseudo_inverse
 
 FEW_ROWS = 16
@@ -105,6 +105,10 @@ class Curved:
     def normals(self, v: Tensor) -> Normals:
         return Normals(self.kernel, self.constraint.jacobian(v), v)
 
+    def _linearised(self, v: Tensor) -> tuple[Tensor, Normals]:
+        residual, jacobian = self.constraint.linearise(v)
+        return residual, Normals(self.kernel, jacobian, v)
+
     def curvature(self, v: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
         """Sum of the curvatures of all laws, each with its own rows of the multiplier, and that of the misfits."""
         total = self.constraint.curvature(v, multiplier, direction)
@@ -151,15 +155,18 @@ class Curved:
         return solution._replace(iterations=solution.iterations + spent)
 
     def _gauss_newton(self, anchor: Tensor, v: Tensor, tolerance: float, max_iterations: int) -> tuple[Tensor, int]:
-        """Steps from the anchor while all samples gain a decimal place a step; the last point that did."""
+        """Steps from the anchor while all samples gain a decimal place a step; the last point that did.
+
+        The factor that a step gained tells how small the next one would be: it is not taken if it would not be seen.
+        """
         previous = torch.full((len(v),), torch.inf, dtype=v.dtype, device=v.device)
         for spent in range(max_iterations):
-            normals = self.normals(v)
-            multiplier = normals.solve(self.constraint.residual(v) + normals.jacobian(anchor - v))
+            residual, normals = self._linearised(v)
+            multiplier = normals.solve(residual + normals.jacobian(anchor - v))
             new = anchor - normals.field(multiplier, v)[0]
-            step = (new - v).abs().flatten(1).amax(1)
-            size = torch.maximum(anchor.abs(), new.abs()).flatten(1).amax(1)
-            small = step <= tolerance / 4 * size
+            step, size = largest(new - v), torch.maximum(largest(anchor), largest(new))
+            gain = (step / previous).clamp_max(1.0) if spent else torch.ones_like(step)
+            small = gain * step <= tolerance / 8 * size
             if not (small | (step <= _GAIN * previous)).all():
                 return v, spent
             v, previous = new, step
@@ -172,13 +179,13 @@ class Curved:
         v, iterations = guess, 0
         done = torch.zeros(len(anchor), dtype=torch.bool, device=anchor.device)
         while True:
-            size = torch.maximum(anchor.abs(), v.abs()).flatten(1).amax(1).clamp_min(torch.finfo(anchor.dtype).tiny)
-            residual, scale = self.constraint.measure(v)
-            normals = self.normals(v)
+            size = torch.maximum(largest(anchor), largest(v)).clamp_min(torch.finfo(anchor.dtype).tiny)
+            residual, normals = self._linearised(v)
+            scale = self.constraint.scale(v)
             pull = self.pull(v, anchor)
             multiplier = normals.multiplier(pull)
             along, taken = normals.field(multiplier, v)
-            gap = (pull - along).abs().flatten(1).amax(1)
+            gap = largest(pull - along)
             done = done | (residual.abs() <= tolerance / 2 * scale).all(1) & (gap <= tolerance / 2 * size)
             if done.all() or iterations == max_iterations:
                 if self.noisy:  # what is observed pulls on linear rows too

@@ -14,7 +14,7 @@ from constraints.face import ActiveRows, AffineKernel, FaceKernel
 from constraints.implicit import Conditions
 from constraints.inequality import Box
 from constraints.kkt import Curved
-from constraints.linear.map import LinearMap
+from constraints.linear.map import LinearMap, largest
 from constraints.linear.stacked import Stacked
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
@@ -265,17 +265,20 @@ class System:
         parts = found.multiplier.split([residual.shape[1] for residual, _ in measured], dim=1)
         rest, obeyed, excess, wrong, wrong_allowed = u - v, [], [], [], []
         for leaf, (residual, scale), multiplier in zip(self.leaves, measured, parts, strict=True):
-            rest = rest - leaf.jacobian(v).adjoint(multiplier)
+            rest = leaf.jacobian(v).subtract(rest, multiplier)
             broken = leaf.excess(_less_noise(leaf, residual, multiplier))
-            obeyed.append((broken <= tolerance * _floored(leaf, scale, u, tolerance)).all(1))
+            holds = (broken <= tolerance * scale).all(1)
+            if not bool(holds.all()) and isinstance(leaf, LinearConstraint):
+                # Where a linear law has made its own terms vanish, what the tolerance leaves of them before counts.
+                holds = (broken <= tolerance * torch.maximum(scale, tolerance * leaf.scale(u))).all(1)
+            obeyed.append(holds)
             excess.append(broken.amax(1) if broken.shape[1] else broken.sum(1))
             if leaf.inequality and broken.shape[1]:
                 slack = torch.where(torch.isfinite(residual), residual, 0.0)
                 wrong.append(torch.maximum((multiplier * slack).abs(), -multiplier).amax(1))
                 size = multiplier.abs().amax(1, keepdim=True)
                 wrong_allowed.append(((multiplier * slack).abs() <= tolerance * size * scale) & (-multiplier <= tolerance * size))
-        stationarity = rest.abs().flatten(1).amax(1)
-        size = torch.maximum(u.abs(), v.abs()).flatten(1).amax(1)
+        stationarity, size = largest(rest), torch.maximum(largest(u), largest(v))
         held = torch.stack(obeyed, dim=1)
         converged = held.all(1) & (stationarity <= tolerance * size.clamp_min(torch.finfo(u.dtype).tiny))
         for allowed in wrong_allowed:
@@ -302,8 +305,3 @@ class System:
 def _less_noise(leaf: Constraint, residual: Tensor, multiplier: Tensor) -> Tensor:
     """What must vanish: the residual, less what the noise explains."""
     return residual if leaf.variance is None else residual - leaf.variance.to(residual) * multiplier
-
-
-def _floored(leaf: Constraint, scale: Tensor, u: Tensor, tolerance: float) -> Tensor:
-    """The scale of a law; where a linear one has made its own terms vanish, what the tolerance leaves of them before."""
-    return torch.maximum(scale, tolerance * leaf.scale(u)) if isinstance(leaf, LinearConstraint) else scale

@@ -22,6 +22,12 @@ _CHUNK = 32
 """Rows of a Gram matrix formed at a time: each holds a field."""
 
 
+def largest(u: Tensor) -> Tensor:
+    """max |u| of each sample, (B,), without a temporary of the size of the fields."""
+    flat = u.flatten(1)
+    return torch.maximum(flat.amax(1), -flat.amin(1))
+
+
 class LinearMap(nn.Module, ABC):
     """A linear map from fields to rows.
 
@@ -63,6 +69,10 @@ class LinearMap(nn.Module, ABC):
         if self.batched:
             return torch.stack([self(self.adjoint(e.expand(like.shape[0], -1))) for e in eye], dim=-1)
         return torch.cat([self(self.adjoint(part)) for part in eye.split(_CHUNK)])
+
+    def subtract(self, field: Tensor, y: Tensor) -> Tensor:
+        """field - Aᵀ y, in place."""
+        return field.sub_(self.adjoint(y))
 
     def gram_diagonal(self, like: Tensor) -> Tensor | None:
         """The Gram matrix where it is a diagonal, (1, m) or (B, m); None where it is not."""

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from constraints.linear.map import LinearMap
 from constraints.linear.solve import conjugate_gradients, pseudo_inverse
-from constraints.linear.structured import Selection
+from constraints.linear.structured import FourierSymbol, Selection
 
 BORDER_ROWS = 64
 """Blocks of at most this many rows are bordered: their fields $P A^\\top$ are kept."""
@@ -159,7 +159,7 @@ class _Elimination:
         self.stages: list[_Stage] = []
         for i in rest:
             reduced = blocks[i] if self.free is None else blocks[i].weighted(self.free)
-            self.stages.append(_stage(i, reduced, list(self.stages)))
+            self.stages.append(_stage(i, blocks[i], reduced, list(self.stages)))
 
     def solve(self, u: Tensor, targets: list[Tensor | None]) -> tuple[Tensor, Tensor]:
         """The nearest field to u with A_i v = targets[i], zero where None, and all multipliers (B, m)."""
@@ -167,25 +167,15 @@ class _Elimination:
         v = u
         for i, selection in self.fixed.items():
             v, _ = selection.nearest(v, targets[i])
-        if self.free is not None and self.stages:
-            held = None if all(targets[i] is None for i in self.fixed) else v * (1 - self.free.to(v))
-            targets = [self._remaining(i, b, held) for i, b in enumerate(targets)]
         for stage in self.stages:
             v = stage.eliminate(v, targets[stage.index], multipliers)
         if self.fixed:
             moved = u - v
             for stage in self.stages:
-                moved = moved - self.blocks[stage.index].adjoint(multipliers[stage.index])
+                moved = self.blocks[stage.index].subtract(moved, multipliers[stage.index])
             for i, selection in self.fixed.items():
                 multipliers[i] = selection.solve_gram(selection(moved))
         return v, torch.cat([multipliers[i] for i in range(len(self.blocks))], dim=1)
-
-    def _remaining(self, index: int, target: Tensor | None, held: Tensor | None) -> Tensor | None:
-        """What a block still has to reach on the free unknowns."""
-        if held is None or index in self.fixed:
-            return target
-        rows = self.blocks[index](held)
-        return -rows if target is None else target - rows
 
 
 Multipliers = dict[int, Tensor]
@@ -197,10 +187,14 @@ def _add(multipliers: Multipliers, index: int, more: Tensor) -> None:
 
 
 class _Stage(ABC):
-    """One block after elimination of the earlier ones."""
+    """One block after elimination of the earlier ones: its rows on all values, and on those that are free."""
 
-    def __init__(self, index: int, block: LinearMap) -> None:
-        self.index, self.block = index, block
+    def __init__(self, index: int, full: LinearMap, block: LinearMap) -> None:
+        self.index, self.full, self.block = index, full, block
+
+    def residual(self, u: Tensor, target: Tensor | None) -> Tensor:
+        rows: Tensor = self.full(u)
+        return rows if target is None else rows - target
 
     @abstractmethod
     def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers) -> Tensor:
@@ -211,7 +205,11 @@ class _Independent(_Stage):
     """A block orthogonal to all earlier ones."""
 
     def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers) -> Tensor:
-        v, multiplier = self.block.nearest(u, target)
+        if self.full is self.block or isinstance(self.block, FourierSymbol):  # whose rows see their own free values alone
+            v, multiplier = self.block.nearest(u, target)
+        else:
+            multiplier = self.block.solve_gram(self.residual(u, target))
+            v = self.block.subtract(u.clone(), multiplier)
         _add(multipliers, self.index, multiplier)
         return v
 
@@ -219,8 +217,8 @@ class _Independent(_Stage):
 class _Coupled(_Stage):
     """A block that shares directions with earlier ones."""
 
-    def __init__(self, index: int, block: LinearMap, earlier: Sequence[_Stage]) -> None:
-        super().__init__(index, block)
+    def __init__(self, index: int, full: LinearMap, block: LinearMap, earlier: Sequence[_Stage]) -> None:
+        super().__init__(index, full, block)
         self.earlier = earlier
 
     def kernel(self, z: Tensor) -> tuple[Tensor, Multipliers]:
@@ -230,20 +228,16 @@ class _Coupled(_Stage):
             z = stage.eliminate(z, None, taken)
         return z, taken
 
-    def residual(self, u: Tensor, target: Tensor | None) -> Tensor:
-        rows = self.block(u)
-        return rows if target is None else rows - target
-
 
 class _Bordered(_Coupled):
     """Few rows: the fields P Aᵀ, the multipliers they take and the inverse of A P Aᵀ are formed once, in double precision."""
 
-    def __init__(self, index: int, block: LinearMap, earlier: Sequence[_Stage]) -> None:
-        super().__init__(index, block, earlier)
+    def __init__(self, index: int, full: LinearMap, block: LinearMap, earlier: Sequence[_Stage]) -> None:
+        super().__init__(index, full, block, earlier)
         rows = block.adjoint(torch.eye(block.rows, dtype=torch.float64, device=_device(block)))
         self.fields, self.taken = self.kernel(rows)
-        full, reduced = block(rows).diagonal(), block(self.fields)
-        redundant = reduced.diagonal() <= _REDUNDANT * full
+        whole, reduced = block(rows).diagonal(), block(self.fields)
+        redundant = reduced.diagonal() <= _REDUNDANT * whole
         reduced = reduced.masked_fill(redundant[:, None] | redundant[None, :], 0.0)
         self.inverse = pseudo_inverse(reduced if block.variance is None else reduced + torch.diag(block.variance.to(reduced)))
 
@@ -273,17 +267,17 @@ class _Iterative(_Coupled):
         return u - correction
 
 
-def _stage(index: int, block: LinearMap, earlier: Sequence[_Stage]) -> _Stage:
+def _stage(index: int, full: LinearMap, block: LinearMap, earlier: Sequence[_Stage]) -> _Stage:
     """The cheapest exact way to eliminate a block after others."""
     if not earlier:
-        return _Independent(index, block)
+        return _Independent(index, full, block)
     if block.batched or any(stage.block.batched for stage in earlier):
-        return _Iterative(index, block, earlier)
+        return _Iterative(index, full, block, earlier)
     if all(_orthogonal(stage.block, block) for stage in earlier):
-        return _Independent(index, block)
+        return _Independent(index, full, block)
     if block.rows <= BORDER_ROWS:
-        return _Bordered(index, block, earlier)
-    return _Iterative(index, block, earlier)
+        return _Bordered(index, full, block, earlier)
+    return _Iterative(index, full, block, earlier)
 
 
 def _orthogonal(a: LinearMap, b: LinearMap) -> bool:

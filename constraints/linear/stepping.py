@@ -67,11 +67,11 @@ class TimeSteps(LinearMap):
 
 def _over_space(a: Tensor, b: Tensor) -> Tensor:
     """Inner products over channels and space, one a time, (B, T)."""
-    if a.shape[1] == 1 and a.ndim > 3:
-        return torch.linalg.vecdot(a.flatten(3)[:, 0], b.flatten(3)[:, 0])
     if a.ndim == 3:
         return (a * b).sum(1)
-    return torch.linalg.vecdot(a.flatten(3), b.flatten(3)).sum(1)
+    if len(a) == 1 and len(b) > 1:
+        return torch.einsum("cts,bcts->bt", a[0].flatten(2), b.flatten(3))
+    return torch.einsum("bcts,bcts->bt", a.flatten(3), b.flatten(3))
 
 
 def solve_tridiagonal(diagonal: Tensor, beside: Tensor, r: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor
 
-from constraints.linear.map import LinearMap
+from constraints.linear.map import LinearMap, largest
 
 
 def _divide(r: Tensor, gram: Tensor) -> Tensor:
@@ -45,9 +45,34 @@ class Selection(LinearMap):
         self.register_buffer("index", index)
         self.register_buffer("weights", torch.ones(self.rows, dtype=torch.float64) if weights is None else weights)
         self.batched = self.weights.ndim > 1
+        self.plain = weights is None
+        contiguous = self.rows > 0 and int(index[-1] - index[0]) == self.rows - 1
+        self.start = int(index[0]) if contiguous else None
+
+    def _values(self, u: Tensor) -> Tensor:
+        """The chosen values; a view of the fields where they lie side by side."""
+        flat = u.flatten(1)
+        return flat.index_select(1, self.index) if self.start is None else flat.narrow(1, self.start, self.rows)
 
     def forward(self, u: Tensor) -> Tensor:
-        return self.weights.to(u) * u.flatten(1).index_select(1, self.index)
+        return self._values(u).clone() if self.plain else self.weights.to(u) * self._values(u)
+
+    def nearest(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Plain values are put in place."""
+        if not self.plain:
+            return super().nearest(u, target)
+        v = u.clone(memory_format=torch.contiguous_format)
+        values = v.new_zeros(len(v), self.rows) if target is None else target.to(v).expand(len(v), -1)
+        multiplier = self._values(v) - values
+        self._values(v).copy_(values) if self.start is not None else v.view(len(v), -1).index_copy_(1, self.index, values)
+        return v, multiplier
+
+    def subtract(self, field: Tensor, y: Tensor) -> Tensor:
+        scaled = y if self.plain else self.weights.to(y) * y
+        if self.start is not None and field.is_contiguous():
+            field.view(len(field), -1).narrow(1, self.start, self.rows).sub_(scaled)
+            return field
+        return super().subtract(field, y)
 
     def adjoint(self, y: Tensor) -> Tensor:
         flat = y.new_zeros(y.shape[0], math.prod(self.shape))
@@ -68,8 +93,8 @@ class Selection(LinearMap):
 
     def scale(self, u: Tensor) -> Tensor:
         """The largest value of the channels chosen from: a value that should be zero is measured by its neighbours, not by itself."""
-        size = u[:, self.channels].abs().flatten(1).amax(1, keepdim=True)
-        return size * self.weights.to(u).abs()
+        size = largest(u if len(self.channels) == self.shape[0] else u[:, self.channels])[:, None]
+        return size.expand(-1, self.rows) if self.plain else size * self.weights.to(u).abs()
 
 
 class WeightedSum(LinearMap):
@@ -92,7 +117,13 @@ class WeightedSum(LinearMap):
         self._kept_shape = tuple(1 if d in dims else n for d, n in zip(range(-len(self.shape), 0), self.shape, strict=True))
 
     def forward(self, u: Tensor) -> Tensor:
-        return (self.weights.to(u) * u).sum(self.dims).flatten(1) if self.rows > 1 else self._dot(u)
+        if self.rows == 1:
+            return self._dot(u)
+        if self.batched:
+            return (self.weights.to(u) * u).sum(self.dims).flatten(1)
+        names = "abcdefgh"[: len(self.shape)]
+        kept = "".join(name for d, name in zip(range(-len(self.shape), 0), names, strict=True) if d not in self.dims)
+        return torch.einsum(f"z{names},{names}->z{kept}", u, self.weights.to(u)).flatten(1)
 
     def _dot(self, u: Tensor) -> Tensor:
         """One row: an inner product, without a temporary of the size of the field."""
@@ -102,6 +133,15 @@ class WeightedSum(LinearMap):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.weights.to(y) * y.reshape(-1, *self._kept_shape)
+
+    def nearest(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One pass to measure, one to correct."""
+        rows = self(u)
+        multiplier = self.solve_gram(rows if target is None else rows - target)
+        return torch.addcmul(u, self.weights.to(u), multiplier.reshape(-1, *self._kept_shape), value=-1), multiplier
+
+    def subtract(self, field: Tensor, y: Tensor) -> Tensor:
+        return field.addcmul_(self.weights.to(y), y.reshape(-1, *self._kept_shape), value=-1)
 
     def grouped(self, u: Tensor) -> Tensor:
         """The values of each row side by side, (B, m, n)."""
@@ -125,7 +165,7 @@ class WeightedSum(LinearMap):
     def scale(self, u: Tensor) -> Tensor:
         """The sum of the weights' magnitudes times the largest value that takes part in any row."""
         weights = self.weights.to(u).abs()
-        size = (u.abs() * (weights > 0)).flatten(1).amax(1, keepdim=True)
+        size = largest(u if bool((weights > 0).all()) else u * (weights > 0))[:, None]
         return size * weights.sum(self.dims).reshape(-1, self.rows)
 
 
@@ -149,7 +189,13 @@ class RowSelection(LinearMap):
         return self.inner(u).index_select(1, self.index)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self.inner.adjoint(y.new_zeros(y.shape[0], self.inner.rows).index_copy(1, self.index, y))
+        return self.inner.adjoint(self._all(y))
+
+    def _all(self, y: Tensor) -> Tensor:
+        return y.new_zeros(y.shape[0], self.inner.rows).index_copy(1, self.index, y)
+
+    def subtract(self, field: Tensor, y: Tensor) -> Tensor:
+        return self.inner.subtract(field, self._all(y))
 
     def gram_diagonal(self, like: Tensor) -> Tensor:
         return self.inner.gram_diagonal(like)[:, self.index]
@@ -188,6 +234,9 @@ class RowCombination(LinearMap):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.inner.adjoint(y @ self.matrix.to(y))
+
+    def subtract(self, field: Tensor, y: Tensor) -> Tensor:
+        return self.inner.subtract(field, y @ self.matrix.to(y))
 
     def gram(self, like: Tensor) -> Tensor:
         matrix, diagonal = self.matrix.to(like), self.inner.gram_diagonal(like)
