@@ -60,6 +60,11 @@ class Constraint(nn.Module, ABC):
         return None if shape is None else tuple(shape)
 
     @property
+    def convex(self) -> bool:
+        """Whether a mean of lawful fields is lawful."""
+        return False
+
+    @property
     def variance(self) -> Tensor | None:
         """Variance of the noise that the law is observed with, (m,); None for an exact law."""
         return None
@@ -145,6 +150,10 @@ class LinearConstraint(Constraint):
     @property
     def field_shape(self) -> tuple[int, ...]:
         return self.operator.shape
+
+    @property
+    def convex(self) -> bool:
+        return self.variance is None
 
     @property
     def variance(self) -> Tensor | None:
@@ -288,6 +297,10 @@ class _Rescaled(Constraint):
     @property
     def samples(self) -> int:
         return self.inner.samples
+
+    @property
+    def convex(self) -> bool:
+        return self.inner.convex
 
     def take(self, index: slice) -> Constraint:
         return _Rescaled(self.inner.take(index), self.chart)

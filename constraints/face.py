@@ -83,7 +83,7 @@ class FaceKernel(Kernel):
         inside = self.free * z
         if self.rest is None or self._solve is None:
             return inside, self._all(z - inside, None, z)
-        y = self._solve(self.rest(inside))
+        y = self._solve(self.rest(inside), inside)
         forces = self.rest.adjoint(y)
         kept = inside - self.free * forces
         return kept, self._all(z - kept - forces, y, z)
@@ -94,7 +94,7 @@ class FaceKernel(Kernel):
             return u
         rows = self.rest(u)
         b = None if target is None else self.stack.target_of_unselected(target.expand(len(u), -1))
-        return u - self.free * self.rest.adjoint(self._solve(rows if b is None else rows - b))
+        return u - self.free * self.rest.adjoint(self._solve(rows if b is None else rows - b, u))
 
     def held(self, force: Tensor, multiplier: Tensor) -> Tensor:
         rest = force if self.stack is None else force - self.stack.adjoint(multiplier)
@@ -132,7 +132,8 @@ class MaskedGram:
         """Whether no iteration is needed."""
         return self.exact is not None or self.inverse is not None
 
-    def __call__(self, r: Tensor) -> Tensor:
+    def __call__(self, r: Tensor, field: Tensor | None = None) -> Tensor:
+        """A solution y; what would move the field by round-off counts as zero."""
         if self.exact is not None:
             return self.exact.solve_gram(r)
         if self.inverse is not None:
@@ -142,6 +143,7 @@ class MaskedGram:
             lambda y: self.map(self.free * self.map.adjoint(y)) + noise * y,
             r,
             preconditioner=self.map.solve_gram,
+            size=None if field is None else field.flatten(1).norm(dim=1),
             max_iterations=1000,
         )
 

@@ -36,6 +36,10 @@ class Box(Constraint):
 
     inequality = True
 
+    @property
+    def convex(self) -> bool:
+        return True
+
     @abstractmethod
     def box(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Lower and upper bounds of every value, broadcastable to u."""
@@ -328,6 +332,10 @@ class _Capped(Constraint):
     @property
     def samples(self) -> int:
         return self.inner.samples
+
+    @property
+    def convex(self) -> bool:
+        return not self.decay
 
     def take(self, index: slice) -> Constraint:
         part = copy.copy(self)

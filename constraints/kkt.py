@@ -191,10 +191,10 @@ class Curved:
                 if self.noisy:  # what is observed pulls on linear rows too
                     taken = -self.kernel(self._force(v, anchor) - normals.jacobian.adjoint(multiplier))[1]
                 return Solution(v, multiplier, -taken, iterations)
-            step = self._step(normals, v, pull, residual, multiplier)
+            step = self._step(normals, v, pull, residual, multiplier).nan_to_num(0.0, 0.0, 0.0)
             length = self._search(v, anchor, step, torch.maximum(multiplier.abs(), (multiplier + normals.solve(residual)).abs()))
             v = torch.where(_spread(done, v), v, v + _spread(length, v) * step)
-            done = done | (step.abs().flatten(1).amax(1) <= 4 * torch.finfo(v.dtype).eps * size)
+            done = done | (largest(step) <= 4 * torch.finfo(v.dtype).eps * size) | (length == 0)
             iterations += 1
 
     def _step(self, normals: Normals, v: Tensor, pull: Tensor, residual: Tensor, multiplier: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ class Curved:
         return restore + self.minimise(normals, v, multiplier, force, fraction=1e-6)
 
     def _search(self, v: Tensor, anchor: Tensor, step: Tensor, multiplier: Tensor) -> Tensor:
-        """Step length of each sample: halved until the merit falls, or full where the step is in Newton's own range.
+        """Step length of each sample: halved until the merit falls, or full where the step is in Newton's own range; zero if it never does.
 
         The merit ½|w - anchor|² + ρ|h|₁ is exact where ρ exceeds the multipliers, before and after the step.
         """
@@ -214,14 +214,14 @@ class Curved:
             return near + weight * self.constraint.residual(w).abs().sum(1)
 
         before = merit(v)
-        small = step.abs().flatten(1).amax(1) <= 1e-3 * v.abs().flatten(1).amax(1)
+        small = largest(step) <= 1e-3 * largest(v)
         length = torch.ones_like(before)
         for _ in range(_HALVINGS):
             bad = ~small & ~(merit(v + _spread(length, v) * step) < before)
             if not bad.any():
                 break
             length = torch.where(bad, length / 2, length)
-        return length
+        return torch.where(~small & ~(merit(v + _spread(length, v) * step) < before), 0.0, length)
 
 
 def _noise(law: LinearConstraint, like: Tensor) -> Tensor:

@@ -23,8 +23,14 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
 _MARGIN = 1e-3
 """Share of the tolerance to which fields are solved that are rounded to single precision afterwards."""
 
+_COMPROMISED = 1e-9
+"""Share of its scale beyond which a law counts as broken by a compromise, which an iteration finds."""
+
 _PASSES = 3
 """Corrections of linear laws: the first reaches round-off relative to the input, another one relative to the result."""
+
+
+_TINY = torch.finfo(torch.float64).tiny
 
 
 class Found(NamedTuple):
@@ -97,7 +103,7 @@ class System:
                 break
             result, flat, linear = self._affine(u, flat, target, linear, aim, tolerance, max_iterations, dtype)
         if self.stack is not None and not result.converged.all() and self._unmet(flat, linear, tolerance):
-            target = self.stack(self.stack.compromise(u, target)) + self._misfits(target, u)
+            target = self._reachable(self.stack.compromise(u, target), target)
             result, _, _ = self._affine(u, u, target, None, aim, tolerance, max_iterations, dtype)
         return result
 
@@ -140,12 +146,16 @@ class System:
         dv, more = self.stack.nearest(u - v - self.stack.adjoint(linear), rows)
         return v + dv, linear + more
 
-    def _misfits(self, target: Tensor | None, u: Tensor) -> Tensor:
-        """Zero for exact rows; for noisy ones their target, which no compromise changes."""
-        assert self.stack is not None
-        if self.stack.variance is None or target is None:
-            return u.new_zeros(1, self.stack.rows)
-        return torch.where(self.stack.variance.to(u) > 0, target, 0.0)
+    def _reachable(self, v: Tensor, target: Tensor | None) -> Tensor:
+        """The targets that a compromise keeps: those of laws it obeys and of noisy ones, and what it reaches of the others."""
+        parts = [None] * len(self.linear) if target is None else list(target.split([leaf.operator.rows for leaf in self.linear], dim=1))
+        reached = []
+        for leaf, b in zip(self.linear, parts, strict=True):
+            residual, scale = leaf.measure(v)
+            obeyed = (residual.abs() <= _COMPROMISED * scale).all(1, keepdim=True) | (leaf.variance is not None)
+            wanted = torch.zeros_like(residual) if b is None else b.expand_as(residual)
+            reached.append(torch.where(obeyed, wanted, wanted + residual))
+        return torch.cat(reached, dim=1)
 
     def _dual(self, u: Tensor, aim: float, max_iterations: int) -> Found:
         """Bounds and linear inequalities beside linear laws."""
@@ -263,7 +273,8 @@ class System:
         v = found.u.to(dtype).to(u)
         measured = [leaf.measure(v) for leaf in self.leaves]
         parts = found.multiplier.split([residual.shape[1] for residual, _ in measured], dim=1)
-        rest, obeyed, excess, wrong, wrong_allowed = u - v, [], [], [], []
+        rest, obeyed, excess, wrong, allowed = u - v, [], [], [], []
+        size = torch.maximum(largest(u), largest(v))
         for leaf, (residual, scale), multiplier in zip(self.leaves, measured, parts, strict=True):
             rest = leaf.jacobian(v).subtract(rest, multiplier)
             broken = leaf.excess(_less_noise(leaf, residual, multiplier))
@@ -276,13 +287,14 @@ class System:
             if leaf.inequality and broken.shape[1]:
                 slack = torch.where(torch.isfinite(residual), residual, 0.0)
                 wrong.append(torch.maximum((multiplier * slack).abs(), -multiplier).amax(1))
-                size = multiplier.abs().amax(1, keepdim=True)
-                wrong_allowed.append(((multiplier * slack).abs() <= tolerance * size * scale) & (-multiplier <= tolerance * size))
-        stationarity, size = largest(rest), torch.maximum(largest(u), largest(v))
+                # A multiplier's natural size is its own, or that which moves the field by its own size.
+                own = torch.maximum(multiplier.abs().amax(1, keepdim=True), size[:, None].square() / scale.clamp_min(_TINY))
+                allowed.append(((multiplier * slack).abs() <= tolerance * own * scale) & (-multiplier <= tolerance * own))
+        stationarity = largest(rest)
         held = torch.stack(obeyed, dim=1)
-        converged = held.all(1) & (stationarity <= tolerance * size.clamp_min(torch.finfo(u.dtype).tiny))
-        for allowed in wrong_allowed:
-            converged = converged & allowed.all(1)
+        converged = held.all(1) & (stationarity <= tolerance * size.clamp_min(_TINY))
+        for signs in allowed:
+            converged = converged & signs.all(1)
         complementarity = torch.stack(wrong).amax(0) if wrong else torch.zeros_like(stationarity)
         violation = torch.stack(excess).amax(0)
         return Certified(v, found.multiplier, violation, stationarity, complementarity, converged, held, found.iterations, found.conditions)

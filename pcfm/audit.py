@@ -6,12 +6,15 @@ from typing import Any
 
 import torch
 
-from constraints import Constraint
-from pcfm.laws import Context, build, parse, self_contained
+from constraints import Constraint, compatibility
+from pcfm.laws import Context, build, build_all, parse, self_contained
 from pde_datasets import Fields
 
 HOLDS = {torch.float64: 1e-9, torch.float32: 2e-5}
 """Relative residual up to which a law counts as holding: round-off, with the margin that solvers and storage in that type take."""
+
+_FEW = 4
+"""Fields that laws are tried on together."""
 
 
 def candidates(fields: Fields) -> tuple[list[str], list[str]]:
@@ -24,8 +27,12 @@ def candidates(fields: Fields) -> tuple[list[str], list[str]]:
         if all(axis.periodic and axis.uniform for axis in space):
             stated = {parse(law)[1].get("scheme", "spectral") for law in laws if parse(law)[0] == "divergence-free"}
             laws += [f"divergence-free:scheme={scheme}" for scheme in ("spectral", "central") if scheme not in stated]
+        elif not any(axis.cells or axis.points < 3 for axis in space):
+            laws += [law for law in ("divergence-free:scheme=central",) if "divergence-free" not in named]
+            if any(not axis.periodic and not axis.cells for axis in space):
+                laws += [law for law in ("no-slip",) if law not in named]
         else:
-            unknown.append("divergence: only periodic, equally spaced axes are supported")
+            unknown.append("divergence: along cell centres or fewer than three points there is no difference to take")
     moving = fields.grid.has_time and fields.grid.axes[0].points > 1
     density = fields.roles.get("density", fields.channels if len(fields.channels) == 1 else ())
     if moving:
@@ -63,13 +70,24 @@ def audit(fields: Fields, laws: tuple[str, ...] = (), batch: int = 256) -> tuple
     return rows, unknown
 
 
+def together(fields: Fields, laws: tuple[str, ...]) -> dict[str, Any]:
+    """Whether laws can hold together near the first of some fields, and which of them repeat others; as `constraints.compatibility`."""
+    few = fields[slice(0, min(len(fields), _FEW))]
+    context = Context(fields.grid, fields.channels, fields.roles, fields.laws, count=len(few))
+    names = [text for text in laws for _ in build(text, context).leaves()]
+    found = compatibility(build_all(laws, context), few.u.to(torch.float64), names)
+    redundant = [{"law": row.law, "by": list(row.by)} for row in found.redundant]
+    return {**found._asdict(), "redundant": redundant, "compatible": found.compatible}
+
+
 def _measure(law: Constraint, fields: Fields, batch: int) -> dict[str, Any]:
     violation, scale, worst = 0.0, 0.0, 0.0
     for first in range(0, len(fields), batch):
         here = slice(first, min(first + batch, len(fields)))
         residual, size = law.take(here).measure(fields.u[here].to(torch.float64))
-        share = residual.abs() / size.clamp_min(torch.finfo(torch.float64).tiny)
-        violation, scale = max(violation, float(residual.abs().max())), max(scale, float(size.max()))
+        residual = law.excess(residual)
+        share = residual / size.clamp_min(torch.finfo(torch.float64).tiny)
+        violation, scale = max(violation, float(residual.max())), max(scale, float(size.max()))
         worst = max(worst, float(torch.where(residual == 0, 0.0, share).max()))
     return {
         "name": law.name,

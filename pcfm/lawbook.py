@@ -13,20 +13,29 @@ import torch
 from torch import Tensor
 
 from constraints import (
+    Bounds,
     Constraint,
+    CurlFree,
     Dirichlet,
     DivergenceFree,
     Energy,
+    EnergyBound,
+    EnergyDecay,
+    Enstrophy,
     FinalCondition,
     Grid,
     InitialCondition,
     Intersection,
+    LinearRelation,
     Mass,
     Momentum,
+    Monotone,
     Neumann,
     PeriodicSeam,
     Robin,
     Snapshot,
+    maximum_principle,
+    no_penetration,
     no_slip,
 )
 from constraints.divergence import SCHEMES
@@ -155,11 +164,79 @@ def _vector(kind: type[Momentum] | type[Energy], law: str) -> Callable[[Context,
     return builder
 
 
-def _divergence_free(context: Context, options: Options) -> Constraint:
-    components = _channels(context, options, "velocity", len(context.grid.space_axes), "divergence-free")
-    scheme = options.get("scheme", "spectral")
-    lookup("scheme", scheme, SCHEMES)
-    return DivergenceFree(context.grid, scheme, components=components, channels=len(context.channels))
+def _free_of(kind: type[DivergenceFree] | type[CurlFree], law: str) -> Callable[[Context, Options], Constraint]:
+    def builder(context: Context, options: Options) -> Constraint:
+        components = _channels(context, options, "velocity", len(context.grid.space_axes), law)
+        scheme = options.get("scheme", "spectral")
+        lookup("scheme", scheme, SCHEMES)
+        return kind(context.grid, scheme, components=components, channels=len(context.channels))
+
+    return builder
+
+
+def _enstrophy(context: Context, options: Options) -> Constraint:
+    """Of the velocity, whose channels come first."""
+    space = len(context.grid.space_axes)
+    components = _channels(context, options, "velocity", space, "enstrophy")
+    if components != tuple(range(space)):
+        raise ValueError("law 'enstrophy' expects the velocity in the first channels, in the order of the space axes.")
+    scheme = lookup("scheme", options.get("scheme", "spectral"), SCHEMES)()
+    times = context.grid.axes[0].points if context.grid.has_time else 1
+
+    def make(value: float | Tensor | None) -> Constraint:
+        return Enstrophy(context.grid, value, scheme=scheme, channels=len(context.channels), mean=_flag(options, "mean"))
+
+    return _valued(context, options, "enstrophy", make, times)
+
+
+def _bounds(context: Context, options: Options) -> Constraint:
+    lower, upper = _number(options, "lower"), _number(options, "upper")
+    if lower is None and upper is None:
+        raise ValueError("law 'bounds' needs lower or upper: say bounds:lower=0, bounds:upper=1 or both.")
+    return Bounds(lower, upper, components=_channels(context, options, "", None, "bounds"))
+
+
+def _positivity(context: Context, options: Options) -> Constraint:
+    return Bounds(0.0, components=_channels(context, options, "density", None, "positivity"))
+
+
+def _maximum_principle(context: Context, options: Options) -> Constraint:
+    """Bounds from the fields at the first time, of a file or of reference data."""
+    if not context.grid.has_time:
+        raise ValueError(f"law 'maximum-principle' expects fields with a time axis; these are on ({', '.join(context.grid.names)}).")
+    return maximum_principle(_frames("maximum-principle", 0, context, options), batched=True)
+
+
+def _monotone(context: Context, options: Options) -> Constraint:
+    if "axis" not in options:
+        raise ValueError("law 'monotone' needs axis: say monotone:axis=x.")
+    channels = _channels(context, options, "", None, "monotone")
+    decreasing = _flag(options, "decreasing")
+    return Monotone(context.grid, options["axis"], decreasing=decreasing, components=channels, channels=len(context.channels))
+
+
+def _energy_bound(context: Context, options: Options) -> Constraint:
+    components = _channels(context, options, "velocity", None, "energy-bound")
+    times = context.grid.axes[0].points if context.grid.has_time else 1
+
+    def make(value: float | Tensor | None) -> Constraint:
+        if value is None:
+            raise ValueError("law 'energy-bound' needs a value: say energy-bound:value=NUMBER, or give reference data (--reference FILE).")
+        return EnergyBound(context.grid, value, components=components, channels=len(context.channels), mean=_flag(options, "mean"))
+
+    return _valued(context, options, "energy-bound", make, times)
+
+
+def _energy_decay(context: Context, options: Options) -> Constraint:
+    components = _channels(context, options, "velocity", None, "energy-decay")
+    return EnergyDecay(context.grid, components=components, channels=len(context.channels))
+
+
+def _channel_sum(context: Context, options: Options) -> Constraint:
+    channels = _channels(context, options, "", None, "channel-sum")
+    value = _number(options, "value")
+    coefficients = [1.0 if c in channels else 0.0 for c in range(len(context.channels))]
+    return LinearRelation(context.grid, coefficients, 1.0 if value is None else value)
 
 
 def _at_one_time(law: str, where: Callable[[Options], int]) -> Callable[[Context, Options], Constraint]:
@@ -168,18 +245,23 @@ def _at_one_time(law: str, where: Callable[[Options], int]) -> Callable[[Context
     def builder(context: Context, options: Options) -> Constraint:
         if not context.grid.has_time:
             raise ValueError(f"law '{law}' expects fields with a time axis; these are on ({', '.join(context.grid.names)}).")
-        data = _time_file(law, Path(options["file"]), context) if "file" in options else context.reference
-        if data is None:
-            raise ValueError(f"law '{law}' needs data: say {law}:file=FILE, or give --reference FILE.")
         index = where(options)
-        times = context.grid.axes[0].points
-        if not -times <= index < times:
-            raise ValueError(f"law '{law}' expects an index among {times} times; got {index}.")
-        frames = data.select(context.grid.dim("time"), index) if data.ndim == len(context.grid.axes) + 2 else data
-        values = frames[(context.start + torch.arange(context.count)) % len(frames)].to(torch.float64)
+        values = _frames(law, index, context, options)
         return {"initial-condition": InitialCondition, "final-condition": FinalCondition}.get(law, _snapshot(index))(context.grid, values)
 
     return builder
+
+
+def _frames(law: str, index: int, context: Context, options: Options) -> Tensor:
+    """Fields at one time, one for each sample, from a file or from reference data."""
+    data = _time_file(law, Path(options["file"]), context) if "file" in options else context.reference
+    if data is None:
+        raise ValueError(f"law '{law}' needs data: say {law}:file=FILE, or give --reference FILE.")
+    times = context.grid.axes[0].points
+    if not -times <= index < times:
+        raise ValueError(f"law '{law}' expects an index among {times} times; got {index}.")
+    frames = data.select(context.grid.dim("time"), index) if data.ndim == len(context.grid.axes) + 2 else data
+    return frames[(context.start + torch.arange(context.count)) % len(frames)].to(torch.float64)
 
 
 def _snapshot(index: int) -> Callable[[Grid, Tensor], Constraint]:
@@ -230,9 +312,14 @@ def _boundary(law: str) -> Callable[[Context, Options], Constraint]:
     return builder
 
 
-def _no_slip(context: Context, options: Options) -> Constraint:
-    components = _channels(context, options, "velocity", None, "no-slip")
-    return Intersection(*no_slip(context.grid, components=components, channels=len(context.channels)))
+def _walls(law: str) -> Callable[[Context, Options], Constraint]:
+    def builder(context: Context, options: Options) -> Constraint:
+        count = len(context.grid.space_axes) if law == "no-penetration" else None
+        components = _channels(context, options, "velocity", count, law)
+        build = no_penetration if law == "no-penetration" else no_slip
+        return Intersection(*build(context.grid, components=components, channels=len(context.channels)))
+
+    return builder
 
 
 LAWS: dict[str, Law] = {
@@ -247,9 +334,27 @@ LAWS: dict[str, Law] = {
     "neumann": Law(("axis", "side", "value", "channels"), _boundary("neumann"), "outward normal derivative at one end of a bounded axis"),
     "robin": Law(("axis", "side", "a", "b", "value", "channels"), _boundary("robin"), "a u + b du/dn at one end of a bounded axis"),
     "periodic-seam": Law(("axis", "channels"), _boundary("periodic-seam"), "both ends of a closed axis agree"),
-    "no-slip": Law(("channels",), _no_slip, "zero velocity on all walls"),
+    "no-slip": Law(("channels",), _walls("no-slip"), "zero velocity on all walls"),
+    "no-penetration": Law(("channels",), _walls("no-penetration"), "zero normal velocity on all walls"),
     "mass": Law(("value", "channels", "mean"), _mass, "integral of a density over space, at every time; conserved if no value is given"),
     "momentum": Law(("value", "channels", "mean"), _vector(Momentum, "momentum"), "integral of each vector component over space"),
     "energy": Law(("value", "channels", "mean"), _vector(Energy, "energy"), "kinetic energy, integral of |u|^2/2 over space (curved)"),
-    "divergence-free": Law(("scheme", "channels"), _divergence_free, "zero divergence at every point (scheme=spectral|central; periodic)"),
+    "enstrophy": Law(
+        ("value", "scheme", "channels", "mean"), _enstrophy, "integral of |curl u|^2/2 over space (curved; scheme=spectral|central)"
+    ),
+    "divergence-free": Law(
+        ("scheme", "channels"),
+        _free_of(DivergenceFree, "divergence-free"),
+        "zero divergence at every point (scheme=spectral: periodic; central, staggered: any box)",
+    ),
+    "curl-free": Law(("scheme", "channels"), _free_of(CurlFree, "curl-free"), "zero curl at every point of a plane"),
+    "channel-sum": Law(("value", "channels"), _channel_sum, "channels sum to one (value=NUMBER) at every point: species fractions"),
+    "bounds": Law(("lower", "upper", "channels"), _bounds, "every value between lower and upper (inequality)"),
+    "positivity": Law(("channels",), _positivity, "no negative density (inequality)"),
+    "maximum-principle": Law(
+        ("file",), _maximum_principle, "values between the least and largest of the first time (file=FILE; inequality)"
+    ),
+    "monotone": Law(("axis", "decreasing", "channels"), _monotone, "values do not fall along an axis, or rise (inequality)"),
+    "energy-bound": Law(("value", "channels", "mean"), _energy_bound, "kinetic energy at most a value (inequality, curved)"),
+    "energy-decay": Law(("channels",), _energy_decay, "kinetic energy does not rise in time (inequality, curved)"),
 }

@@ -276,9 +276,48 @@ def test_inspect_tells_what_is_in_a_file_and_which_laws_hold(call: Call) -> None
     assert not row["holds"]
 
 
-def test_inspect_says_what_it_cannot_check(call: Call) -> None:
+def test_inspect_checks_what_could_hold_between_walls(call: Call) -> None:
     document = call("inspect walls.h5 --json").json()
-    assert document["not_checked"] == ["divergence: only periodic, equally spaced axes are supported"]
+    assert {row["law"] for row in document["laws"]} == {"divergence-free:scheme=central", "no-slip", "momentum:value=0"}
+    assert not any(row["holds"] for row in document["laws"])
+    assert "together" not in document
+
+
+def test_inspect_tells_which_laws_repeat_or_contradict_each_other(call: Call) -> None:
+    assert call("inspect vortices.h5 --law divergence-free momentum:value=0 no-slip").status == 2
+    joint = call("inspect vortices.h5 --law divergence-free momentum:value=0 momentum:value=1 --json").json()["together"]
+    assert joint["clashing"] == ["momentum:value=0", "momentum:value=1"]
+    assert not joint["compatible"]
+    joint = call("inspect heat.h5 --law initial-condition:file=heat.h5 mass:value=0 --json").json()["together"]
+    assert joint["compatible"]
+    assert joint["rank"] == 16 + 8 - 1
+    assert joint["redundant"] == []
+    joint = call("inspect heat.h5 --law mass:value=0 mass:value=0,channels=u --json").json()["together"]
+    assert joint["redundant"] == [{"law": "mass:value=0,channels=u", "by": ["mass:value=0"]}]
+    told = call("inspect vortices.h5 --law momentum:value=0 momentum:value=1").out
+    assert "contradict each other: momentum:value=0, momentum:value=1" in told
+
+
+@pytest.mark.parametrize(
+    ("source", "laws", "largest"),
+    [
+        ("heat.h5", "bounds:lower=-0.3,upper=0.4 mass:value=0", 0.4),
+        ("heat.h5", "maximum-principle:file=heat.h5 mass:value=0", 1.0),
+        ("heat.h5", "positivity:channels=u", 1.0),
+        ("heat.h5", "monotone:axis=time,decreasing=true", 1.0),
+        ("walls.h5", "divergence-free:scheme=central no-slip bounds:lower=-0.1,upper=0.1", 0.1),
+        ("walls.h5", "divergence-free:scheme=staggered no-penetration", 10.0),
+        ("walls.h5", "curl-free:scheme=central", 10.0),
+        ("walls.h5", "channel-sum:value=0.5", 10.0),
+        ("vortices.h5", "divergence-free enstrophy:value=2", 10.0),
+        ("vortices.h5", "energy-bound:value=1 energy-decay", 10.0),
+    ],
+)
+def test_project_on_walls_and_inequalities(call: Call, source: str, laws: str, largest: float) -> None:
+    document = call(f"project {source} --law {laws} --out a.h5 --json").json()
+    assert document["converged"] == document["count"]
+    assert all(row["violation_after"] <= row["tolerance"] for row in document["laws"])
+    assert store.read("a.h5").u.abs().max() <= largest * (1 + 1e-12)
 
 
 def test_train_leaves_a_model_that_loads(call: Call, shelf: Path) -> None:

@@ -67,7 +67,8 @@ def conjugate_gradients(
         b: right-hand sides, (B, ...).
         preconditioner: an approximate inverse, symmetric positive semidefinite.
         fraction: residual to reach as a fraction of b; round-off by default.
-        size: the norm, (B,), of which a residual of 16 eps counts as zero; that of b by default.
+        size: the norm, (B,), of which a residual of 16 eps counts as zero; that of b by default. Preconditioned by the inverse of a Gram
+            matrix A Aᵀ, a residual is measured by the field that it stands for, A⁺ r.
 
     Returns:
         Solutions, (B, ...).

@@ -139,7 +139,7 @@ class Stacked(LinearMap):
             return torch.stack([z - block.nearest(z)[0] for block, _ in blocks]).sum(0)
 
         pull = torch.stack([u - block.nearest(u, b)[0] for block, b in blocks]).sum(0)
-        return u - conjugate_gradients(pulls, pull, max_iterations=500)
+        return u - conjugate_gradients(pulls, pull, fraction=1e-12, max_iterations=500)
 
 
 class _Elimination:
@@ -258,6 +258,7 @@ class _Iterative(_Coupled):
             lambda y: self.block(self.kernel(self.block.adjoint(y))[0]) + noise * y,
             self.residual(u, target),
             preconditioner=self.block.solve_gram,
+            size=u.flatten(1).norm(dim=1),
             max_iterations=1000,
         )
         correction, taken = self.kernel(self.block.adjoint(multiplier))

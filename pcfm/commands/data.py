@@ -125,6 +125,8 @@ def build_problem(name: str, overrides: tuple[str, ...], config: Path | None) ->
 class Inspect(Common):
     """What is in a file, ours or foreign, and how well its fields obey each law that could hold.
 
+    Of several laws it also says whether they can hold together near these fields, and which of them repeat others.
+
     Attributes:
         file: File to look at.
         format: Its format; detected from the content by default.
@@ -136,10 +138,11 @@ class Inspect(Common):
     law: Laws = ()
 
     def run(self) -> int:
-        from pcfm.audit import audit
+        from pcfm.audit import audit, together
 
         fields = open_fields(self.file, self.format)
         rows, unknown = audit(fields, self.law)
+        joint = together(fields, self.law) if len(self.law) > 1 else None
         document = {
             "file": str(self.file),
             "format": fields.attributes.get("format", "unknown"),
@@ -157,6 +160,7 @@ class Inspect(Common):
             "attributes": fields.attributes,
             "laws": rows,
             "not_checked": unknown,
+            **({} if joint is None else {"together": joint}),
         }
         self._tell(fields, document)
         self.emit(document)
@@ -178,6 +182,15 @@ class Inspect(Common):
             self.say(f"    {row['name']:<38} {verdict:<14} violation {row['violation']:.2e}, {share}")
         for text in document["not_checked"]:
             self.say(f"    not checked: {text}")
+        if "together" in document:
+            self._tell_together(document["together"])
+
+    def _tell_together(self, joint: dict[str, Any]) -> None:
+        counted = "" if joint["rank"] is None else f", {joint['rank']} of {sum(joint['rows'])} rows independent"
+        verdict = "can hold together" if joint["compatible"] else f"contradict each other: {', '.join(joint['clashing'])}"
+        self.say(f"  together    {verdict}{counted}")
+        for row in joint["redundant"]:
+            self.say(f"    {row['law']} is implied by {', '.join(row['by'])}")
 
 
 def _range(values: torch.Tensor) -> tuple[float, float]:

@@ -23,7 +23,7 @@ class Violation(NamedTuple):
 
 
 def violation(constraint: Constraint, u: Tensor) -> Violation:
-    r"""How far fields are from a law, $\max_i |h_i(u)|$ and $\max_i |h_i(u)| / s_i(u)$.
+    r"""How far fields are from a law, $\max_i |h_i(u)|$ and $\max_i |h_i(u)| / s_i(u)$; of an inequality what is positive of it.
 
     The scale $s$ is the law's natural magnitude, that of the terms that cancel where it holds. A row whose terms all vanish is
     obeyed. For several laws use `constraint.leaves()`, since their residuals have different units.
@@ -38,7 +38,7 @@ def violation(constraint: Constraint, u: Tensor) -> Violation:
     Raises:
         ValueError: u is not on the law's grid.
     """
-    residual = constraint.residual(u).abs()
+    residual = constraint.excess(constraint.residual(u))
     scale = constraint.scale(u)
     relative = torch.where(residual == 0, residual, residual / scale)
     return Violation(residual.amax(1), relative.amax(1))

@@ -22,7 +22,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from constraints import Constraint, Intersection, LinearConstraint
+from constraints import Constraint, Intersection
 from pcfm.path import Path
 from pcfm.samplers.sampler import Projector, Sample, Sampler
 from pcfm.velocity import Velocity
@@ -60,7 +60,7 @@ class ProjectedFlow(Sampler):
 
 @dataclass(frozen=True)
 class ConsistentFlow(Sampler):
-    """Extrapolate, project on the linear laws, return from the implied noise; project on all laws at the last step.
+    """Extrapolate, project on the convex laws, return from the implied noise; project on all laws at the last step.
 
     Attributes:
         velocity: the flow's velocity.
@@ -75,16 +75,16 @@ class ConsistentFlow(Sampler):
     projector: Projector = field(default_factory=Projector)
 
     @cached_property
-    def linear(self) -> Constraint | None:
-        """The linear laws among all, None if there are none."""
-        laws = [leaf for leaf in self.constraint.leaves() if isinstance(leaf, LinearConstraint)]
+    def convex(self) -> Constraint | None:
+        """The convex laws among all, linear ones and bounds, None if there are none."""
+        laws = [leaf for leaf in self.constraint.leaves() if leaf.convex]
         return Intersection(*laws) if laws else None
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
         velocity = self.velocity(x, t)
         endpoint = self.path.endpoint(x, velocity, t)
-        if self.linear is not None:
-            endpoint = self.projector(self.linear, endpoint).u
+        if self.convex is not None:
+            endpoint = self.projector(self.convex, endpoint).u
         return self.path.sample(self.path.origin(x, velocity, t), endpoint, s).x_t
 
     def sample(self, x0: Tensor, times: Tensor) -> Sample:
