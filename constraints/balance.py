@@ -20,7 +20,7 @@ from torch import Tensor
 
 from constraints.constraint import Constraint, as_target
 from constraints.grid import Grid
-from constraints.linear.map import LinearMap
+from constraints.linear.map import LinearMap, hessian_product
 from constraints.linear.stepping import TimeSteps
 
 
@@ -137,15 +137,9 @@ class Budget(Constraint):
         weighted = self.gaps.to(u) * multiplier
         rate_before, rate_behind = torch.cat([zero, weighted], dim=1), torch.cat([weighted, zero], dim=1)
         on_rate = -(self.theta * rate_before + (1 - self.theta) * rate_behind)
-
-        def gradient(v: Tensor) -> Tensor:
-            total = torch.func.vjp(self.rates, v)[1](on_rate)[0] if self.rate is not None else torch.zeros_like(v)
-            if self.density is not None:
-                total = total + torch.func.vjp(self.contents, v)[1](before - behind)[0]
-            pulled: Tensor = total
-            return pulled
-
-        if self.rate is None and self.density is None:
-            return torch.zeros_like(direction)
-        curved: Tensor = torch.func.jvp(gradient, (u,), (direction,))[1]
-        return curved
+        total = torch.zeros_like(direction)
+        if self.rate is not None:
+            total = total + hessian_product(self.rates, u, on_rate, direction)
+        if self.density is not None:
+            total = total + hessian_product(self.contents, u, before - behind, direction)
+        return total

@@ -19,7 +19,7 @@ from constraints.calculus.scheme import Scheme
 from constraints.calculus.vector import curl
 from constraints.constraint import Constraint, LinearConstraint, as_target
 from constraints.grid import Grid
-from constraints.linear.map import LinearMap
+from constraints.linear.map import LinearMap, hessian_product
 from constraints.linear.structured import RowCombination, RowSelection, WeightedSum
 
 Value = float | Sequence[float] | Tensor | None
@@ -292,13 +292,7 @@ class Integral(Constraint):
 
     def curvature(self, u: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
         rows = multiplier @ _differences(self.times, 1).to(u) if self.conserved else multiplier
-
-        def gradient(v: Tensor) -> Tensor:
-            pulled: Tensor = torch.func.vjp(self.integral, v)[1](rows)[0]
-            return pulled
-
-        curved: Tensor = torch.func.jvp(gradient, (u,), (direction,))[1]
-        return curved
+        return hessian_product(self.integral, u, rows, direction)
 
 
 class L2Energy(Integral):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from constraints.linear.explicit import LARGEST, Colouring, ExplicitRows, colouring
-from constraints.linear.map import Linearised, LinearMap, Noisy
+from constraints.linear.map import Linearised, LinearMap, Noisy, hessian_product
 from constraints.linear.stacked import Stacked
 from constraints.units import Chart
 
@@ -79,13 +79,7 @@ class Constraint(nn.Module, ABC):
 
     def curvature(self, u: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
         r"""$\sum_i \lambda_i \nabla^2 h_i(u)\,z$, (B, C, *N); automatic unless the law knows better."""
-
-        def gradient(v: Tensor) -> Tensor:
-            pulled: Tensor = torch.func.vjp(self.residual, v)[1](multiplier)[0]
-            return pulled
-
-        curved: Tensor = torch.func.jvp(gradient, (u,), (direction,))[1]
-        return curved
+        return hessian_product(self.residual, u, multiplier, direction)
 
     def retract(self, u: Tensor, centre: Tensor) -> Tensor:
         r"""A guess of the nearest lawful field on the ray from `centre` through u; u itself unless the law has a closed form.

@@ -104,22 +104,21 @@ class EvolutionEquation(Constraint):
     def _bands(self, u: Tensor) -> Tensor:
         """The derivative of f at each time, [b, j, t, i] with respect to point i + j - r, (B, 2 r + 1, steps + 1, n).
 
-        Points 2 r + 1 apart do not share a row: as many directional derivatives give all bands, a few more around a periodic line.
+        Rows 2 r + 1 apart do not share a point: as many reverse passes give all bands, a few more around a periodic line.
         """
         assert self.radius is not None
         n, width = u.shape[-1], 2 * self.radius + 1
         colours = width if not self.periodic or n % width == 0 else next(w for w in range(width, n + 1) if n % w == 0 or w == n)
         index = torch.arange(n, device=u.device)
-        slopes = []
-        for colour in range(colours):
-            direction = (index % colours == colour).to(u).expand_as(u)
-            slopes.append(torch.func.jvp(self._rates, (u,), (direction,))[1][:, 0])
-        slope = torch.stack(slopes)
+        rates, pull = torch.func.vjp(self._rates, u)[:2]
+        slope = torch.stack(
+            [pull((index % colours == colour).to(u).expand_as(rates))[0][:, 0, : self.steps + 1] for colour in range(colours)]
+        )
         bands = []
         for j in range(width):
-            column = (index + j - self.radius) % n
-            band = slope[column % colours, ..., index].movedim(0, -1)
-            inside = (index + j - self.radius >= 0) & (index + j - self.radius < n) | self.periodic
+            column = index + j - self.radius
+            inside = (column >= 0) & (column < n) | self.periodic
+            band = slope[index % colours, ..., column % n].movedim(0, -1)
             bands.append(torch.where(inside, band, 0.0))
         return torch.stack(bands, dim=1)
 

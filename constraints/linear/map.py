@@ -103,6 +103,17 @@ class LinearMap(nn.Module, ABC):
         return self(u), self.scale(u)
 
 
+def hessian_product(function: Callable[[Tensor], Tensor], u: Tensor, weights: Tensor, direction: Tensor) -> Tensor:
+    r"""$\sum_i w_i \nabla^2 f_i(u)\,z$ for rows (B, m) of a function of fields: two reverse passes, sample by sample."""
+
+    def slope(v: Tensor) -> Tensor:
+        pulled: Tensor = torch.func.vjp(function, v)[1](weights)[0]
+        return (pulled * direction).sum()
+
+    curved: Tensor = torch.func.grad(slope)(u)
+    return curved
+
+
 class Weighted(LinearMap):
     r"""$A D$ for a map without structure of its own left: Gram systems by conjugate gradients, preconditioned by $A$'s own solve."""
 

@@ -9,6 +9,7 @@ and after the last block the field is the nearest one that obeys all: block Gram
 cheapest exact way:
 
 * values given outright (`Selection`) are eliminated: the other blocks keep their rows on the remaining unknowns, $A_i D$;
+* rows that couple neighbouring times, of points and of sums, are swept together (`JointSteps`);
 * rows observed with noise of variance $R$ (`Noisy`) add it to their Gram matrix; $P$ then is their shrinkage, all else stays;
 * a block orthogonal to all earlier ones (found by applying them to it) uses its own solve;
 * a block of few rows is bordered: $P_{i-1}A_i^\top$ and the small matrix are formed once;
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 
 from constraints.linear.map import LinearMap
 from constraints.linear.solve import conjugate_gradients, pseudo_inverse
+from constraints.linear.stepping import JointSteps, LineSteps, TimeSteps
 from constraints.linear.structured import FourierSymbol, Selection
 
 BORDER_ROWS = 64
@@ -156,10 +158,14 @@ class _Elimination:
                 untaken = (block.adjoint(ones)[0] == 0).to(torch.float64)
                 self.free = untaken if self.free is None else self.free * untaken
         rest = sorted((i for i in range(len(blocks)) if i not in self.fixed), key=lambda i: -blocks[i].rows)
+        reduced = {i: blocks[i] if self.free is None else blocks[i].weighted(self.free) for i in rest}
         self.stages: list[_Stage] = []
+        pair = _in_step(reduced)
+        if pair is not None:
+            self.stages.append(_Joined(pair, blocks, reduced))
+            rest = [i for i in rest if i not in pair]
         for i in rest:
-            reduced = blocks[i] if self.free is None else blocks[i].weighted(self.free)
-            self.stages.append(_stage(i, blocks[i], reduced, list(self.stages)))
+            self.stages.append(_stage(i, blocks[i], reduced[i], list(self.stages)))
 
     def solve(self, u: Tensor, targets: list[Tensor | None]) -> tuple[Tensor, Tensor]:
         """The nearest field to u with A_i v = targets[i], zero where None, and all multipliers (B, m)."""
@@ -168,11 +174,11 @@ class _Elimination:
         for i, selection in self.fixed.items():
             v, _ = selection.nearest(v, targets[i])
         for stage in self.stages:
-            v = stage.eliminate(v, targets[stage.index], multipliers)
+            v = stage.eliminate(v, stage.goal(targets), multipliers)
         if self.fixed:
             moved = u - v
-            for stage in self.stages:
-                moved = self.blocks[stage.index].subtract(moved, multipliers[stage.index])
+            for i in set(multipliers):
+                moved = self.blocks[i].subtract(moved, multipliers[i])
             for i, selection in self.fixed.items():
                 multipliers[i] = selection.solve_gram(selection(moved))
         return v, torch.cat([multipliers[i] for i in range(len(self.blocks))], dim=1)
@@ -196,6 +202,10 @@ class _Stage(ABC):
         rows: Tensor = self.full(u)
         return rows if target is None else rows - target
 
+    def goal(self, targets: list[Tensor | None]) -> Tensor | None:
+        """Its own target out of all."""
+        return targets[self.index]
+
     @abstractmethod
     def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers) -> Tensor:
         """Correct a field for this block within the kernel of the earlier ones, and add to everyone's multipliers."""
@@ -212,6 +222,38 @@ class _Independent(_Stage):
             v = self.block.subtract(u.clone(), multiplier)
         _add(multipliers, self.index, multiplier)
         return v
+
+
+class _Joined(_Stage):
+    """Two blocks that stay block tridiagonal in time together, before all others."""
+
+    def __init__(self, pair: tuple[int, int], blocks: Sequence[LinearMap], reduced: dict[int, LinearMap]) -> None:
+        line, sums = reduced[pair[0]], reduced[pair[1]]
+        assert isinstance(line, LineSteps)
+        assert isinstance(sums, TimeSteps)
+        super().__init__(pair[0], Stacked([blocks[i] for i in pair]), JointSteps(line, sums))
+        self.pair, self.sizes = pair, [line.rows, sums.rows]
+
+    def goal(self, targets: list[Tensor | None]) -> Tensor | None:
+        parts = [targets[i] for i in self.pair]
+        if all(part is None for part in parts):
+            return None
+        batch = next(len(part) for part in parts if part is not None)
+        like = next(part for part in parts if part is not None)
+        return torch.cat([like.new_zeros(batch, n) if p is None else p for p, n in zip(parts, self.sizes, strict=True)], dim=1)
+
+    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers) -> Tensor:
+        multiplier = self.block.solve_gram(self.residual(u, target))
+        for i, part in zip(self.pair, multiplier.split(self.sizes, dim=1), strict=True):
+            _add(multipliers, i, part)
+        return self.block.subtract(u.clone(), multiplier)
+
+
+def _in_step(blocks: dict[int, LinearMap]) -> tuple[int, int] | None:
+    """The positions of a map of points and one of sums on the same line, if there are both."""
+    lines = [i for i, block in blocks.items() if isinstance(block, LineSteps)]
+    sums = [i for i, block in blocks.items() if isinstance(block, TimeSteps) and len(block.shape) == 3 and block.shape[0] == 1]
+    return (lines[0], sums[0]) if lines and sums else None
 
 
 class _Coupled(_Stage):

@@ -50,11 +50,15 @@ class TimeSteps(LinearMap):
         return out
 
     def solve_gram(self, r: Tensor) -> Tensor:
+        return solve_tridiagonal(*self.bands(r), r)
+
+    def bands(self, r: Tensor) -> tuple[Tensor, Tensor]:
+        """The Gram matrix's diagonal and what is beside it, for as many samples as there are right-hand sides."""
         if self._bands is None:
             diagonal = _over_space(self.plus, self.plus) + _over_space(self.minus, self.minus)
             beside = _over_space(self.plus[:, :, :-1], self.minus[:, :, 1:])
             self._bands = diagonal.expand(len(r), -1), beside.expand(len(r), -1)
-        return solve_tridiagonal(*self._bands, r)
+        return self._bands
 
     def weighted(self, diagonal: Tensor) -> LinearMap:
         full = diagonal.to(self.plus)
@@ -115,9 +119,9 @@ class LineSteps(LinearMap):
         self.plus, self.minus, self.points, self.periodic, self.free = plus, minus, points, periodic, free
         self.steps, self.size = plus.shape[2], plus.shape[3]
         self.shape, self.rows = (1, times, self.size), self.steps * len(points)
-        self._factors: list[tuple[Tensor, Tensor | None]] | None = None
+        self._factors: Factors | None = None
 
-    def _blocks(self, bands: Tensor, n: int, time: int) -> Tensor:
+    def _block(self, bands: Tensor, n: int, time: int) -> Tensor:
         """The rows of one step as dense blocks, (B, k, n)."""
         radius = bands.shape[1] // 2
         full = bands.new_zeros(bands.shape[0], self.size, self.size)
@@ -162,49 +166,127 @@ class LineSteps(LinearMap):
         full = (full if full.ndim > 3 else full[None]).expand(-1, *self.shape)
         return LineSteps(self.plus, self.minus, self.points, self.shape[1], self.periodic, full if self.free is None else self.free * full)
 
-    def solve_gram(self, r: Tensor) -> Tensor:
-        """Block Cholesky, forward and back."""
-        if self._factors is None:
-            self._factors = self._factor()
-        parts = list(r.reshape(len(r), self.steps, -1, 1).unbind(1))
-        for n, (root, off) in enumerate(self._factors):
-            right = parts[n] if off is None else parts[n] - off @ parts[n - 1]
-            parts[n] = torch.linalg.solve_triangular(root, right, upper=False)
-        for n in reversed(range(self.steps)):
-            root = self._factors[n][0]
-            right = parts[n]
-            if n + 1 < self.steps:
-                following = self._factors[n + 1][1]
-                assert following is not None
-                right = right - following.mT @ parts[n + 1]
-            parts[n] = torch.linalg.solve_triangular(root.mT, right, upper=True)
-        return torch.stack(parts, dim=1).reshape(len(r), -1)
+    def blocks(self) -> list[tuple[Tensor, Tensor]]:
+        """P and M of each step as dense blocks, (B, k, n)."""
+        return [(self._block(self.plus, n, n + 1), self._block(self.minus, n, n)) for n in range(self.steps)]
 
-    def _factor(self) -> list[tuple[Tensor, Tensor | None]]:
-        """Diagonal roots $L_n$ and the blocks $G_{n,n-1} L_{n-1}^{-\\top}$ left of them."""
-        factors: list[tuple[Tensor, Tensor | None]] = []
-        previous: Tensor | None = None
-        for n in range(self.steps):
-            plus, minus = self._blocks(self.plus, n, n + 1), self._blocks(self.minus, n, n)
-            gram = plus @ plus.mT + minus @ minus.mT
-            off = None
-            if previous is not None:
-                off = torch.linalg.solve_triangular(factors[-1][0], previous @ minus.mT, upper=False).mT
-                gram = gram - off @ off.mT
-            size = gram.diagonal(dim1=-2, dim2=-1).amax(-1).clamp_min(torch.finfo(gram.dtype).tiny)
-            root, info = torch.linalg.cholesky_ex(gram)
-            if bool(info.any()):
-                eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-                root = torch.linalg.cholesky(gram + 1e-12 * size[:, None, None] * eye)
-            factors.append((root, off))
-            previous = plus
-        return factors
+    def solve_gram(self, r: Tensor) -> Tensor:
+        if self._factors is None:
+            self._factors = factor_blocks(self.blocks())
+        parts = list(r.reshape(len(r), self.steps, -1, 1).unbind(1))
+        forward_blocks(self._factors, parts)
+        backward_blocks(self._factors, parts)
+        return torch.stack(parts, dim=1).reshape(len(r), -1)
 
     def scale(self, u: Tensor) -> Tensor:
         """The largest sum of magnitudes of a row's terms."""
         x = u[:, 0, : self.steps + 1].abs()
         rows = self._banded(self.plus.abs(), x[:, 1:]) + self._banded(self.minus.abs(), x[:, :-1])
         return rows.flatten(1).amax(1, keepdim=True)
+
+
+Factors = list[tuple[Tensor, Tensor | None]]
+"""Roots $L_n$ of a block tridiagonal matrix, with the blocks $G_{n,n-1} L_{n-1}^{-\\top}$ left of them."""
+
+
+def factor_blocks(blocks: list[tuple[Tensor, Tensor]]) -> Factors:
+    """Block Cholesky factors of the Gram matrix of row blocks (P_n, M_n)."""
+    factors: Factors = []
+    previous: Tensor | None = None
+    for plus, minus in blocks:
+        gram = plus @ plus.mT + minus @ minus.mT
+        off = None
+        if previous is not None:
+            off = torch.linalg.solve_triangular(factors[-1][0], previous @ minus.mT, upper=False).mT
+            gram = gram - off @ off.mT
+        root, info = torch.linalg.cholesky_ex(gram)
+        if bool(info.any()):
+            size = gram.diagonal(dim1=-2, dim2=-1).amax(-1).clamp_min(torch.finfo(gram.dtype).tiny)
+            eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+            root = torch.linalg.cholesky(gram + 1e-12 * size[:, None, None] * eye)
+        factors.append((root, off))
+        previous = plus
+    return factors
+
+
+def forward_blocks(factors: Factors, parts: list[Tensor]) -> None:
+    """Right-hand sides, (B, k, 1) each, to those of the transposed factor, in place."""
+    for n, (root, off) in enumerate(factors):
+        right = parts[n] if off is None else parts[n] - off @ parts[n - 1]
+        parts[n] = torch.linalg.solve_triangular(root, right, upper=False)
+
+
+def backward_blocks(factors: Factors, parts: list[Tensor]) -> None:
+    """Those to solutions, in place."""
+    for n in reversed(range(len(factors))):
+        following = factors[n + 1][1] if n + 1 < len(factors) else None
+        right = parts[n] if following is None else parts[n] - following.mT @ parts[n + 1]
+        parts[n] = torch.linalg.solve_triangular(factors[n][0].mT, right, upper=True)
+
+
+class JointSteps(LinearMap):
+    """The first steps of a line point by point, and all steps in the sum: rows of the one, then of the other.
+
+    While both have rows, each step is one block; the steps that sums alone have are tridiagonal and follow as one tail.
+
+    Arguments:
+        line: a row for each point.
+        sums: one row a time, on the same fields.
+    """
+
+    batched = True
+
+    def __init__(self, line: LineSteps, sums: TimeSteps) -> None:
+        super().__init__()
+        self.line, self.sums = line, sums
+        self.shape, self.rows = line.shape, line.rows + sums.rows
+        self._head: Factors | None = None
+        self._link: Tensor | None = None
+        self._tail: tuple[Tensor, Tensor]
+
+    def forward(self, u: Tensor) -> Tensor:
+        return torch.cat([self.line(u), self.sums(u)], dim=1)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.line.adjoint(y[:, : self.line.rows]) + self.sums.adjoint(y[:, self.line.rows :])
+
+    def weighted(self, diagonal: Tensor) -> LinearMap:
+        line, sums = self.line.weighted(diagonal), self.sums.weighted(diagonal)
+        assert isinstance(line, LineSteps)
+        assert isinstance(sums, TimeSteps)
+        return JointSteps(line, sums)
+
+    def _factor(self, like: Tensor) -> None:
+        """Factors of the head, the tail's bands, and what couples its first row to the last block."""
+        steps, blocks = self.line.steps, []
+        for n, (plus, minus) in enumerate(self.line.blocks()):
+            ends = [part[:, :, n].expand(len(plus), -1, -1) for part in (self.sums.plus, self.sums.minus)]
+            blocks.append((torch.cat([plus, ends[0]], dim=1), torch.cat([minus, ends[1]], dim=1)))
+        self._head = factor_blocks(blocks)
+        diagonal, beside = self.sums.bands(like)
+        tail = diagonal[:, steps:].clone()
+        if tail.shape[1]:
+            coupling = blocks[-1][0] @ self.sums.minus[:, :, steps].mT
+            self._link = torch.linalg.solve_triangular(self._head[-1][0], coupling, upper=False).mT
+            tail[:, 0] -= self._link.square().sum((1, 2))
+        self._tail = tail, beside[:, steps:]
+
+    def solve_gram(self, r: Tensor) -> Tensor:
+        if self._head is None:
+            self._factor(r)
+        assert self._head is not None
+        steps, batch = self.line.steps, len(r)
+        points, own = r[:, : self.line.rows].reshape(batch, steps, -1), r[:, self.line.rows :]
+        parts = list(torch.cat([points, own[:, :steps, None]], dim=2)[..., None].unbind(1))
+        tail = own[:, steps:].clone()
+        forward_blocks(self._head, parts)
+        if self._link is not None:
+            tail[:, :1] -= (self._link @ parts[-1])[..., 0]
+            tail = solve_tridiagonal(*self._tail, tail)
+            parts[-1] = parts[-1] - self._link.mT * tail[:, :1, None]
+        backward_blocks(self._head, parts)
+        joined = torch.stack(parts, dim=1)[..., 0]
+        return torch.cat([joined[:, :, :-1].reshape(batch, -1), joined[:, :, -1], tail], dim=1)
 
 
 def _shifted(x: Tensor, by: int, periodic: bool) -> Tensor:
