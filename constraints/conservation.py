@@ -200,16 +200,17 @@ class Energy(Constraint):
         return self._spread(rows) * self.weights.to(u) * direction
 
     def retract(self, u: Tensor, centre: Tensor) -> Tensor:
-        r"""The point $c + s(u - c)$ of each time's ray with the energy asked for, where there is one."""
-        if self.conserved:
-            return u
+        r"""The point $c + s(u - c)$ of each time's ray with the energy asked for, where there is one; conserved, that of the first time."""
+        target = self.energy(u)[:, :1] if self.conserved else self.target.to(u)
         offset = u - centre
-        quadratic, constant = self.energy(offset), self.energy(centre) - self.target.to(u)
+        quadratic, constant = self.energy(offset), self.energy(centre) - target
         linear = (self.weights.to(u) * offset * centre).sum(self.dims).reshape(u.shape[0], self.times) / 2
         root = (linear.square() - quadratic * constant).clamp_min(0).sqrt()
         # An offset of round-off has no direction: times that other laws fix stay where they are.
         free = quadratic > (64 * torch.finfo(u.dtype).eps) ** 2 * (self.energy(u) + self.energy(centre))
         s = torch.where(free, (root - linear) / torch.where(free, quadratic, 1.0), 1.0)
+        if self.conserved:
+            s = torch.cat([torch.ones_like(s[:, :1]), s[:, 1:]], dim=1)
         return centre + self._spread(s) * offset
 
     def _spread(self, rows: Tensor) -> Tensor:

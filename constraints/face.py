@@ -28,15 +28,25 @@ class Kernel(ABC):
         rows: number of linear rows.
         free: 1 where no row and no bound gives the value outright, (C, *N) or (B, C, *N); None where none does.
         is_mask: whether P is that mask.
+        stack: the linear rows, if any.
     """
 
     rows: int
     free: Tensor | None
     is_mask: bool
+    stack: Stacked | None
+
+    def acts_on_each(self, dim: int) -> bool:
+        """Whether P acts on the values at each index of a dimension alone."""
+        return self.stack is None or self.stack.acts_on_each(dim)
 
     @abstractmethod
     def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """P z, and multipliers ν of the rows; z - P z = Aᵀ ν, but for forces on values at bounds."""
+
+    @abstractmethod
+    def project(self, z: Tensor) -> Tensor:
+        """P z alone."""
 
     @abstractmethod
     def held(self, force: Tensor, multiplier: Tensor) -> Tensor:
@@ -58,6 +68,11 @@ class AffineKernel(Kernel):
         if self.is_mask and self.free is not None:
             return z * self.free.to(z), self.stack.multipliers(z, None)
         return self.stack.nearest(z)
+
+    def project(self, z: Tensor) -> Tensor:
+        if self.stack is None:
+            return z
+        return z * self.free.to(z) if self.is_mask and self.free is not None else self.stack.field(z)
 
     def held(self, force: Tensor, multiplier: Tensor) -> Tensor:
         return torch.zeros_like(force)
@@ -87,6 +102,12 @@ class FaceKernel(Kernel):
         forces = self.rest.adjoint(y)
         kept = inside - self.free * forces
         return kept, self._all(z - kept - forces, y, z)
+
+    def project(self, z: Tensor) -> Tensor:
+        inside = self.free * z
+        if self.rest is None or self._solve is None:
+            return inside
+        return inside - self.free * self.rest.adjoint(self._solve(self.rest(inside), inside))
 
     def nearest(self, u: Tensor, target: Tensor | None) -> Tensor:
         """The nearest field to u that equals it where it is not free and meets the rows elsewhere."""

@@ -50,7 +50,7 @@ class Conditions:
             normals = self.curved.normals(v)
             z = self.curved.minimise(normals, v, self.multiplier, g)
             force = g - z - self.curved.curvature(v, self.multiplier, z)
-            bent = normals.multiplier(self.kernel(force)[0])
+            bent = normals.multiplier(self.kernel.project(force))
             force = force - normals.jacobian.adjoint(bent)
             straight = self.kernel(force)[1]
             held = self.kernel.held(force, straight)

@@ -21,6 +21,7 @@ from constraints.constraint import Constraint, LinearConstraint
 from constraints.face import Kernel
 from constraints.linear.map import LinearMap, largest
 from constraints.linear.solve import conjugate_gradients, pseudo_inverse
+from constraints.linear.structured import RowCombination, WeightedSum
 
 FEW_ROWS = 16
 """Up to this many curved rows the fields P Jᵀ are formed; beyond, the Jacobian's own structure is used, or conjugate gradients."""
@@ -51,20 +52,23 @@ class Solution(NamedTuple):
 
 
 class Normals:
-    """The span of W = P Jᵀ at one field: solves of J P Jᵀ, and the projector onto its complement in ker A."""
+    """The span of W = P Jᵀ at one field: solves of J P Jᵀ, and the projector onto its complement in ker A.
+
+    Where P is a mask, W keeps the structure of J; where the rows are sums over space and P acts on each time alone, all their fields
+    take one application of P. Else few rows are formed, and many take conjugate gradients.
+    """
 
     def __init__(self, kernel: Kernel, jacobian: LinearMap, like: Tensor) -> None:
         self.kernel, self.jacobian = kernel, jacobian
-        self.few = jacobian.rows <= FEW_ROWS
+        self.reduced = _timewise(kernel, jacobian)
+        self.few = self.reduced is None and jacobian.rows <= FEW_ROWS
         self.structured = not self.few and kernel.is_mask
         if self.few:
             rows, batch = jacobian.rows, like.shape[0]
             eye = torch.eye(rows, dtype=like.dtype, device=like.device)
-            spanned = [kernel(jacobian.adjoint(e.expand(batch, rows))) for e in eye]
-            self.fields = torch.stack([field for field, _ in spanned], dim=1).flatten(2)
-            self.taken = torch.stack([taken for _, taken in spanned], dim=1)
+            self.fields = torch.stack([kernel.project(jacobian.adjoint(e.expand(batch, rows))) for e in eye], dim=1).flatten(2)
             self.inverse = pseudo_inverse(self.fields @ self.fields.mT)
-        elif self.structured:
+        elif self.structured and self.reduced is None:
             self.reduced = jacobian if kernel.free is None else jacobian.weighted(kernel.free)
 
     def multiplier(self, z: Tensor) -> Tensor:
@@ -77,25 +81,37 @@ class Normals:
         """A solution y of (J P Jᵀ) y = r."""
         if self.few:
             return (self.inverse @ r[..., None])[..., 0]
-        if self.structured:
+        if self.reduced is not None:
             return self.reduced.solve_gram(r)
         return conjugate_gradients(
-            lambda y: self.jacobian(self.kernel(self.jacobian.adjoint(y))[0]),
+            lambda y: self.jacobian(self.kernel.project(self.jacobian.adjoint(y))),
             r,
             preconditioner=self.jacobian.solve_gram,
             max_iterations=4 * r.shape[1] + 10,
         )
 
-    def field(self, y: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """W y, and the linear multipliers ν with Jᵀ y - W y = Aᵀ ν."""
+    def force(self, y: Tensor, like: Tensor) -> Tensor:
+        """W y."""
         if self.few:
-            return (y[:, None] @ self.fields).reshape(like.shape), (y[:, None] @ self.taken)[:, 0]
-        return self.kernel(self.jacobian.adjoint(y))
+            return (y[:, None] @ self.fields).reshape(like.shape)
+        return self.kernel.project(self.jacobian.adjoint(y)) if self.reduced is None else self.reduced.adjoint(y)
 
     def tangent(self, z: Tensor) -> Tensor:
         """The part of any field in ker A and orthogonal to the normals."""
-        z, _ = self.kernel(z)
-        return z - self.field(self.multiplier(z), z)[0]
+        z = self.kernel.project(z)
+        return z - self.force(self.multiplier(z), z)
+
+
+def _timewise(kernel: Kernel, jacobian: LinearMap) -> LinearMap | None:
+    """J P for sums over space, one or a combination a time, under a projector that acts on each time alone."""
+    sums = jacobian.inner if isinstance(jacobian, RowCombination) else jacobian
+    dim = 1 - len(jacobian.shape)
+    if kernel.is_mask or not (isinstance(sums, WeightedSum) and sums.batched and 1 < sums.rows == jacobian.shape[1]):
+        return None
+    if not (sums.acts_on_each(dim) and kernel.acts_on_each(dim)):
+        return None
+    reduced = WeightedSum(kernel.project(sums.weights), sums.dims, batched=True)
+    return RowCombination(jacobian.matrix, reduced) if isinstance(jacobian, RowCombination) else reduced
 
 
 class Curved:
@@ -132,7 +148,7 @@ class Curved:
 
     def pull(self, v: Tensor, anchor: Tensor) -> Tensor:
         """The objective's force at v along the kernel."""
-        return self.kernel(self._force(v, anchor))[0] if self.noisy else anchor - v
+        return self.kernel.project(self._force(v, anchor)) if self.noisy else anchor - v
 
     def _force(self, v: Tensor, anchor: Tensor) -> Tensor:
         """Towards the anchor, and towards what is observed."""
@@ -199,7 +215,7 @@ class Curved:
         for spent in range(max_iterations):
             residual, normals = self._linearised(v)
             multiplier = normals.solve(residual + normals.jacobian(anchor - v))
-            new = anchor - normals.field(multiplier, v)[0]
+            new = anchor - normals.force(multiplier, v)
             step, size = largest(new - v), torch.maximum(largest(anchor), largest(new))
             gain = (step / previous).clamp_max(1.0) if spent else torch.ones_like(step)
             small = gain * step <= tolerance / 8 * size
@@ -220,13 +236,12 @@ class Curved:
             scale = self.constraint.scale(v)
             pull = self.pull(v, anchor)
             multiplier = normals.multiplier(pull)
-            along, taken = normals.field(multiplier, v)
-            gap = largest(pull - along)
+            gap = largest(pull - normals.force(multiplier, v))
             done = done | (residual.abs() <= tolerance / 2 * scale).all(1) & (gap <= tolerance / 2 * size)
             if done.all() or iterations == max_iterations:
-                if self.noisy:  # what is observed pulls on linear rows too
-                    taken = -self.kernel(self._force(v, anchor) - normals.jacobian.adjoint(multiplier))[1]
-                return Solution(v, multiplier, -taken, iterations)
+                # What is observed pulls on linear rows too; without noise they take up what of the normals P takes away.
+                rest = self._force(v, anchor) if self.noisy else torch.zeros_like(v)
+                return Solution(v, multiplier, self.kernel(rest - normals.jacobian.adjoint(multiplier))[1], iterations)
             step = self._step(normals, v, pull, residual, multiplier, far).nan_to_num(0.0, 0.0, 0.0)
             far = bool(((largest(step) > _FAR * size) & ~done).any())
             length = self._search(v, anchor, step, torch.maximum(multiplier.abs(), (multiplier + normals.solve(residual)).abs()))
@@ -235,7 +250,7 @@ class Curved:
             iterations += 1
 
     def _step(self, normals: Normals, v: Tensor, pull: Tensor, residual: Tensor, multiplier: Tensor, far: bool) -> Tensor:
-        restore, _ = normals.field(normals.solve(-residual), v)
+        restore = normals.force(normals.solve(-residual), v)
         force = pull - restore - self.curvature(v, multiplier, restore)
         return restore + self.minimise(normals, v, multiplier, force, fraction=1e-6, far=far)
 

@@ -265,7 +265,7 @@ class System:
             return flat
         origin = torch.zeros_like(flat)
         if self.stack is not None and target is not None:
-            origin = self.stack.nearest(origin, target)[0]
+            origin = self.stack.field(origin, target)
         return self.bent[0].retract(flat, origin)
 
     def _certify(self, u: Tensor, found: Found, tolerance: float, dtype: torch.dtype) -> Certified:

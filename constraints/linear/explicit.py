@@ -20,6 +20,10 @@ LARGEST = 2**27
 """Numbers that the pulled-back rows of a batch may take (1 GiB); beyond, the Jacobian is not written out."""
 
 
+_AT_ONCE = 2**22
+"""Numbers of a stack of copies of the fields on which rows are pulled back together."""
+
+
 class Colouring(NamedTuple):
     """Which rows are pulled back together.
 
@@ -79,6 +83,14 @@ def _greedy(conflicts: Tensor) -> list[int]:
     return colours
 
 
+def _pulled(residual: Callable[[Tensor], Tensor], u: Tensor, seeds: Tensor) -> Tensor:
+    """Pulled-back seeds (c, m) for each sample, (B, c, n), in one pass over a batch in which each sample stands once for each seed."""
+    count = len(seeds)
+    copies = u.repeat_interleave(count, dim=0)
+    pulled: Tensor = torch.func.vjp(residual, copies)[1](seeds.repeat(len(u), 1))[0]
+    return pulled.reshape(len(u), count, -1)
+
+
 class ExplicitRows(LinearMap):
     """The Jacobian of a residual at a field, pulled back colour by colour.
 
@@ -92,9 +104,9 @@ class ExplicitRows(LinearMap):
 
     def __init__(self, residual: Callable[[Tensor], Tensor], u: Tensor, colours: Colouring) -> None:
         super().__init__()
-        pull = torch.func.vjp(residual, u)[1]
         seeds = colours.seeds.to(u)
-        self.fields = torch.stack([pull(seed.expand(len(u), -1))[0].flatten(1) for seed in seeds], dim=1)
+        each = max(1, _AT_ONCE // u.numel())
+        self.fields = torch.cat([_pulled(residual, u, part) for part in seeds.split(each)], dim=1)
         self._set(tuple(u.shape[1:]), colours)
 
     def _set(self, shape: tuple[int, ...], colours: Colouring) -> None:

@@ -70,6 +70,10 @@ class LinearMap(nn.Module, ABC):
             return torch.stack([self(self.adjoint(e.expand(like.shape[0], -1))) for e in eye], dim=-1)
         return torch.cat([self(self.adjoint(part)) for part in eye.split(_CHUNK)])
 
+    def acts_on_each(self, dim: int) -> bool:
+        """Whether each row sees the values at one index of a dimension of the fields alone, counted from the end."""
+        return False
+
     def subtract(self, field: Tensor, y: Tensor) -> Tensor:
         """field - Aᵀ y, in place."""
         return field.sub_(self.adjoint(y))
@@ -124,6 +128,9 @@ class Weighted(LinearMap):
         self.shape, self.rows = inner.shape, inner.rows
         self.batched = inner.batched or diagonal.ndim > len(inner.shape)
 
+    def acts_on_each(self, dim: int) -> bool:
+        return self.inner.acts_on_each(dim)
+
     diagonal: Tensor
 
     def forward(self, u: Tensor) -> Tensor:
@@ -165,6 +172,9 @@ class Noisy(LinearMap):
     @property
     def variance(self) -> Tensor:  # type: ignore[override]
         return self.noise
+
+    def acts_on_each(self, dim: int) -> bool:
+        return self.inner.acts_on_each(dim)
 
     def forward(self, u: Tensor) -> Tensor:
         rows: Tensor = self.inner(u)

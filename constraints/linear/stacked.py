@@ -85,6 +85,10 @@ class Stacked(LinearMap):
     def nearest(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._eliminated().solve(u, self._split(u, target))
 
+    def field(self, u: Tensor, target: Tensor | None = None) -> Tensor:
+        """The nearest field with A v = b, without the multipliers that `nearest` also gives."""
+        return self._eliminated().field(u, self._split(u, target), None)
+
     def _split(self, u: Tensor, target: Tensor | None) -> list[Tensor | None]:
         """The target of each block."""
         if target is None:
@@ -101,6 +105,9 @@ class Stacked(LinearMap):
         """1 where no block gives the value outright, (C, *N); None where none does."""
         return self._eliminated().free
 
+    def acts_on_each(self, dim: int) -> bool:
+        return all(block.acts_on_each(dim) for block in self._blocks())
+
     @property
     def selects(self) -> bool:
         """Whether all blocks give values outright, so that the projector onto their kernel is a mask."""
@@ -116,10 +123,7 @@ class Stacked(LinearMap):
 
     def select(self, u: Tensor, target: Tensor | None) -> Tensor:
         """Fields with the values that blocks give outright."""
-        targets = self._split(u, target)
-        for i, selection in self._eliminated().fixed.items():
-            u, _ = selection.nearest(u, targets[i])
-        return u
+        return self._eliminated().select(u, self._split(u, target))
 
     def target_of_unselected(self, target: Tensor) -> Tensor:
         """The targets of those blocks, (B, m')."""
@@ -149,11 +153,11 @@ class _Elimination:
 
     def __init__(self, blocks: Sequence[LinearMap]) -> None:
         self.blocks = blocks
-        self.fixed: dict[int, LinearMap] = {}
+        self.fixed: dict[int, Selection] = {}
         self.free: Tensor | None = None
         for i, block in enumerate(blocks):
             if isinstance(block, Selection):
-                self.fixed[i] = block if self.free is None else block.weighted(self.free)
+                self.fixed[i] = block if self.free is None else block.among(self.free)
                 ones = torch.ones(1, block.rows, dtype=torch.float64, device=_device(block))
                 untaken = (block.adjoint(ones)[0] == 0).to(torch.float64)
                 self.free = untaken if self.free is None else self.free * untaken
@@ -167,14 +171,26 @@ class _Elimination:
         for i in rest:
             self.stages.append(_stage(i, blocks[i], reduced[i], list(self.stages)))
 
+    def select(self, u: Tensor, targets: list[Tensor | None]) -> Tensor:
+        """Fields with the values given outright, those of all blocks in one copy."""
+        if not self.fixed:
+            return u
+        v = u.clone(memory_format=torch.contiguous_format)
+        for i, selection in self.fixed.items():
+            selection.put(v, targets[i])
+        return v
+
+    def field(self, u: Tensor, targets: list[Tensor | None], multipliers: Multipliers | None) -> Tensor:
+        """The nearest field, adding to the multipliers of all but the values given outright, if they are wanted."""
+        v = self.select(u, targets)
+        for stage in self.stages:
+            v = stage.eliminate(v, stage.goal(targets), multipliers)
+        return v
+
     def solve(self, u: Tensor, targets: list[Tensor | None]) -> tuple[Tensor, Tensor]:
         """The nearest field to u with A_i v = targets[i], zero where None, and all multipliers (B, m)."""
         multipliers: Multipliers = {}
-        v = u
-        for i, selection in self.fixed.items():
-            v, _ = selection.nearest(v, targets[i])
-        for stage in self.stages:
-            v = stage.eliminate(v, stage.goal(targets), multipliers)
+        v = self.field(u, targets, multipliers)
         if self.fixed:
             moved = u - v
             for i in set(multipliers):
@@ -188,8 +204,9 @@ Multipliers = dict[int, Tensor]
 """Multipliers collected so far, by the position of their block."""
 
 
-def _add(multipliers: Multipliers, index: int, more: Tensor) -> None:
-    multipliers[index] = multipliers[index] + more if index in multipliers else more
+def _add(multipliers: Multipliers | None, index: int, more: Tensor) -> None:
+    if multipliers is not None:
+        multipliers[index] = multipliers[index] + more if index in multipliers else more
 
 
 class _Stage(ABC):
@@ -207,14 +224,16 @@ class _Stage(ABC):
         return targets[self.index]
 
     @abstractmethod
-    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers) -> Tensor:
-        """Correct a field for this block within the kernel of the earlier ones, and add to everyone's multipliers."""
+    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers | None) -> Tensor:
+        """Correct a field for this block within the kernel of the earlier ones, and add to everyone's multipliers if they are wanted."""
 
 
 class _Independent(_Stage):
     """A block orthogonal to all earlier ones."""
 
-    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers) -> Tensor:
+    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers | None) -> Tensor:
+        if multipliers is None and isinstance(self.block, FourierSymbol):
+            return self.block.correct(u, target)[0]
         if self.full is self.block or isinstance(self.block, FourierSymbol):  # whose rows see their own free values alone
             v, multiplier = self.block.nearest(u, target)
         else:
@@ -242,7 +261,7 @@ class _Joined(_Stage):
         like = next(part for part in parts if part is not None)
         return torch.cat([like.new_zeros(batch, n) if p is None else p for p, n in zip(parts, self.sizes, strict=True)], dim=1)
 
-    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers) -> Tensor:
+    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers | None) -> Tensor:
         multiplier = self.block.solve_gram(self.residual(u, target))
         for i, part in zip(self.pair, multiplier.split(self.sizes, dim=1), strict=True):
             _add(multipliers, i, part)
@@ -263,12 +282,11 @@ class _Coupled(_Stage):
         super().__init__(index, full, block)
         self.earlier = earlier
 
-    def kernel(self, z: Tensor) -> tuple[Tensor, Multipliers]:
-        """P z for the projector onto the kernel of the earlier blocks, and the multipliers it takes."""
-        taken: Multipliers = {}
+    def kernel(self, z: Tensor, taken: Multipliers | None = None) -> Tensor:
+        """P z for the projector onto the kernel of the earlier blocks, adding to the multipliers it takes."""
         for stage in self.earlier:
             z = stage.eliminate(z, None, taken)
-        return z, taken
+        return z
 
 
 class _Bordered(_Coupled):
@@ -277,15 +295,16 @@ class _Bordered(_Coupled):
     def __init__(self, index: int, full: LinearMap, block: LinearMap, earlier: Sequence[_Stage]) -> None:
         super().__init__(index, full, block, earlier)
         rows = block.adjoint(torch.eye(block.rows, dtype=torch.float64, device=_device(block)))
-        self.fields, self.taken = self.kernel(rows)
+        self.taken: Multipliers = {}
+        self.fields = self.kernel(rows, self.taken)
         whole, reduced = block(rows).diagonal(), block(self.fields)
         redundant = reduced.diagonal() <= _REDUNDANT * whole
         reduced = reduced.masked_fill(redundant[:, None] | redundant[None, :], 0.0)
         self.inverse = pseudo_inverse(reduced if block.variance is None else reduced + torch.diag(block.variance.to(reduced)))
 
-    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers) -> Tensor:
+    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers | None) -> Tensor:
         multiplier = self.residual(u, target) @ self.inverse.to(u)
-        for index, taken in self.taken.items():
+        for index, taken in self.taken.items() if multipliers is not None else ():
             _add(multipliers, index, -multiplier @ taken.to(u))
         _add(multipliers, self.index, multiplier)
         return u - (multiplier @ self.fields.to(u).flatten(1)).reshape(u.shape)
@@ -294,17 +313,18 @@ class _Bordered(_Coupled):
 class _Iterative(_Coupled):
     """Many coupled rows: conjugate gradients on A P Aᵀ."""
 
-    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers) -> Tensor:
+    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers | None) -> Tensor:
         noise = 0.0 if self.block.variance is None else self.block.variance.to(u)
         multiplier = conjugate_gradients(
-            lambda y: self.block(self.kernel(self.block.adjoint(y))[0]) + noise * y,
+            lambda y: self.block(self.kernel(self.block.adjoint(y))) + noise * y,
             self.residual(u, target),
             preconditioner=self.block.solve_gram,
             size=u.flatten(1).norm(dim=1),
             max_iterations=1000,
         )
-        correction, taken = self.kernel(self.block.adjoint(multiplier))
-        for index, part in taken.items():
+        taken: Multipliers | None = None if multipliers is None else {}
+        correction = self.kernel(self.block.adjoint(multiplier), taken)
+        for index, part in (taken or {}).items():
             _add(multipliers, index, -part)
         _add(multipliers, self.index, multiplier)
         return u - correction

@@ -57,15 +57,30 @@ class Selection(LinearMap):
     def forward(self, u: Tensor) -> Tensor:
         return self._values(u).clone() if self.plain else self.weights.to(u) * self._values(u)
 
+    def acts_on_each(self, dim: int) -> bool:
+        return True
+
+    def put(self, v: Tensor, target: Tensor | None) -> Tensor:
+        """The nearest values that meet the rows, in place; plain ones to the bit. Returns their multipliers."""
+        found = self._values(v)
+        rows = found if self.plain else self.weights.to(v) * found
+        multiplier = self.solve_gram(rows if target is None else rows - target.to(v))
+        if self.plain:
+            values = torch.zeros_like(multiplier) if target is None else target.to(v).expand(len(v), -1)
+        else:
+            values = found - self.weights.to(v) * multiplier
+        found.copy_(values) if self.start is not None else v.view(len(v), -1).index_copy_(1, self.index, values)
+        return multiplier
+
     def nearest(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Plain values are put in place."""
-        if not self.plain:
-            return super().nearest(u, target)
         v = u.clone(memory_format=torch.contiguous_format)
-        values = v.new_zeros(len(v), self.rows) if target is None else target.to(v).expand(len(v), -1)
-        multiplier = self._values(v) - values
-        self._values(v).copy_(values) if self.start is not None else v.view(len(v), -1).index_copy_(1, self.index, values)
-        return v, multiplier
+        return v, self.put(v, target)
+
+    def among(self, free: Tensor) -> Selection:
+        """The same rows, zero where a value is not free, (C, *N)."""
+        part = self.weighted(free)
+        assert isinstance(part, Selection)
+        return part
 
     def subtract(self, field: Tensor, y: Tensor) -> Tensor:
         scaled = y if self.plain else self.weights.to(y) * y
@@ -143,6 +158,9 @@ class WeightedSum(LinearMap):
     def subtract(self, field: Tensor, y: Tensor) -> Tensor:
         return field.addcmul_(self.weights.to(y), y.reshape(-1, *self._kept_shape), value=-1)
 
+    def acts_on_each(self, dim: int) -> bool:
+        return dim not in self.dims
+
     def grouped(self, u: Tensor) -> Tensor:
         """The values of each row side by side, (B, m, n)."""
         last = tuple(range(-len(self.dims), 0))
@@ -190,6 +208,9 @@ class RowSelection(LinearMap):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.inner.adjoint(self._all(y))
+
+    def acts_on_each(self, dim: int) -> bool:
+        return self.inner.acts_on_each(dim)
 
     def _all(self, y: Tensor) -> Tensor:
         return y.new_zeros(y.shape[0], self.inner.rows).index_copy(1, self.index, y)
@@ -294,6 +315,9 @@ class FourierSymbol(LinearMap):
             inverse = torch.where(gram > floor, 1 / torch.where(gram > floor, gram, 1.0), 0.0)
             self._cached[key] = (sigma.to(like), inverse.to(like))
         return self._cached[key]
+
+    def acts_on_each(self, dim: int) -> bool:
+        return dim not in self.dims
 
     def _taken(self, u: Tensor) -> Tensor:
         """The channels that take part."""

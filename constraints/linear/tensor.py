@@ -72,6 +72,9 @@ class KroneckerSum(LinearMap):
 
     lead: Tensor
 
+    def acts_on_each(self, dim: int) -> bool:
+        return dim < -len(self.sizes)
+
     def _difference(self, k: int) -> Tensor:
         return self.get_buffer(f"difference{k}")
 
