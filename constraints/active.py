@@ -52,6 +52,7 @@ class Problem(NamedTuple):
         target: their targets.
         bent: all other laws but bounds.
         inequality: which of their rows are inequalities, (m,).
+        holding: which rows hold with equality to begin with, (B, m).
         noisy: laws observed with noise.
         lower: bounds, broadcastable to fields.
         upper: likewise.
@@ -61,6 +62,7 @@ class Problem(NamedTuple):
     target: Tensor | None
     bent: Constraint
     inequality: Tensor
+    holding: Tensor
     noisy: list[LinearConstraint]
     lower: Tensor
     upper: Tensor
@@ -78,7 +80,7 @@ def nearest_on_face(problem: Problem, u: Tensor, guess: Callable[[Tensor], Tenso
     """
     lower, upper = (bound.expand_as(u) for bound in (problem.lower, problem.upper))
     above = below = torch.zeros_like(u, dtype=torch.bool)
-    rows = (~problem.inequality).expand(len(u), -1)
+    rows = problem.holding
     spent, point = 0, None
     for exchange in range(_EXCHANGES):
         kernel, solution, held = _on_face(problem, u, above, below, rows, guess, tolerance, max_iterations)
@@ -92,6 +94,8 @@ def nearest_on_face(problem: Problem, u: Tensor, guess: Callable[[Tensor], Tenso
         release = problem.inequality & rows & (push < -tolerance * push.abs().amax(1, keepdim=True))
         broken = problem.inequality & ~rows & (residual > tolerance * scale)
         point = Active(v, solution.multiplier, solution.linear_multiplier, force, kernel, _curved(problem, kernel, rows), spent)
+        calm = ~broken.any(1).reshape(-1, *(1,) * (u.ndim - 1))  # rows first: what they shrink may need no bound
+        high, low = high & calm, low & calm
         if not (drop.any() or high.any() or low.any() or release.any() or broken.any()):
             break
         if exchange >= _BULK:

@@ -92,7 +92,7 @@ def _disjoint(u: Tensor, lower: Tensor, upper: Tensor, sums: WeightedSum, target
 
 def _newton(u: Tensor, lower: Tensor, upper: Tensor, rows: Rows, max_iterations: int) -> Dual:
     k, noise = rows.map, 0.0 if rows.map.variance is None else rows.map.variance.to(u)
-    y = k.solve_gram(torch.where(rows.inequality, 0.0, k(u) - rows.target))
+    y = k.precondition(torch.where(rows.inequality, 0.0, k(u) - rows.target))
     y = torch.where(rows.inequality, 0.0, y)
     size = y.abs().amax(1)
 
@@ -116,7 +116,8 @@ def _newton(u: Tensor, lower: Tensor, upper: Tensor, rows: Rows, max_iterations:
         free = ((v > lower) & (v < upper)).to(u)
         active = (~rows.inequality | (y > 0) | (gradient > 0)).to(u)
         left = float((pushing.abs().amax(1) / first.clamp_min(1e-300)).clamp_max(1.0).max())
-        step, stuck = _step(rows.map, free, active, pushing, noise + row_size * max(_DAMPING * left, _FLOOR), max(left / 10, 1e-12))
+        damping = noise + row_size * max(_DAMPING * left, _FLOOR)
+        step, stuck = _step(rows.map, free, active, pushing, damping, row_size, max(left / 10, 1e-12))
         step = step * open_[:, None]
         y, v, gradient, dual = _search(y, step, stuck & open_, gradient, dual, rows.inequality, field, value)
     return Dual(v, y, max_iterations)
@@ -133,21 +134,28 @@ def _row_size(k: LinearMap, u: Tensor) -> Tensor:
     return k.adjoint(signs).square().sum() / k.rows
 
 
-def _step(k: LinearMap, free: Tensor, active: Tensor, force: Tensor, damping: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+def _step(
+    k: LinearMap, free: Tensor, active: Tensor, force: Tensor, damping: Tensor | float, row_size: Tensor, fraction: float
+) -> tuple[Tensor, Tensor]:
     """The Newton step on active rows, and which samples have a row of which no value is free.
 
-    Damping, which vanishes with the force, holds rows back that few free values are left for; structured Gram matrices do without: their
+    Damping, which vanishes with the force, holds rows back that few free values are left for. Diagonal Gram matrices do without: their
     rows of which no value is free step by the unmasked matrix instead.
     """
     gram = MaskedGram(k, free)
-    if bool((active == 1).all()) and gram.direct:
+    if bool((active == 1).all()) and gram.exact is not None and gram.exact.gram_diagonal(force) is not None:
         step = gram(force)
         stuck = (step == 0) & (force != 0)
         return torch.where(stuck, k.solve_gram(force * stuck), step) if bool(stuck.any()) else step, stuck.any(1)
+
+    def precondition(y: Tensor) -> Tensor:
+        """The unmasked solve, and something in the directions that it does not know."""
+        return active * (k.precondition(active * y) + y / row_size)
+
     step = conjugate_gradients(
         lambda y: active * k(free * k.adjoint(active * y)) + damping * y,
         active * force,
-        preconditioner=lambda y: active * k.solve_gram(active * y),
+        preconditioner=precondition,
         fraction=fraction,
         max_iterations=500,
     )

@@ -148,11 +148,6 @@ class MaskedGram:
             gram = torch.stack([(free.flatten(1) * field) @ fields.T for field in fields], dim=1)
             self.inverse = pseudo_inverse(gram if rows.variance is None else gram + torch.diag(rows.variance.to(gram)))
 
-    @property
-    def direct(self) -> bool:
-        """Whether no iteration is needed."""
-        return self.exact is not None or self.inverse is not None
-
     def __call__(self, r: Tensor, field: Tensor | None = None) -> Tensor:
         """A solution y; what would move the field by round-off counts as zero."""
         if self.exact is not None:
@@ -163,7 +158,7 @@ class MaskedGram:
         return conjugate_gradients(
             lambda y: self.map(self.free * self.map.adjoint(y)) + noise * y,
             r,
-            preconditioner=self.map.solve_gram,
+            preconditioner=self.map.precondition,
             size=None if field is None else field.flatten(1).norm(dim=1),
             max_iterations=1000,
         )
@@ -192,7 +187,7 @@ class RowMask(LinearMap):
         return conjugate_gradients(
             lambda y: self(self.adjoint(y)),
             r,
-            preconditioner=lambda y: self.mask * self.inner.solve_gram(self.mask * y),
+            preconditioner=lambda y: self.mask * self.inner.precondition(self.mask * y),
             max_iterations=1000,
         )
 

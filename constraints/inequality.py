@@ -7,7 +7,6 @@ r"""Laws that bound: $g(u) \le 0$.
 | `Monotone`, `OneSidedLipschitz` | $\pm(u_{i+1} - u_i) - c_i$ along an axis |
 | `EnergyBound`, `EnergyDecay` | $E(t) - E_{\max}$, $E(t_{n+1}) - E(t_n)$ |
 | `EntropyBound`, `EntropyDecay` | the same for $\int\eta(u)\,dV$ with any convex $\eta$ |
-| `TotalVariation` | $\sum|u_{i+1} - u_i| - \tau$, in `constraints.variation` |
 
 Multipliers are not negative, and vanish where $g < 0$: complementarity is part of the certificate.
 """
@@ -65,7 +64,7 @@ class Bounds(Box):
         components: channels it holds for; all by default.
 
     Raises:
-        ValueError: no bound at all, NaN, or a lower bound above the upper one.
+        ValueError: no bound at all, NaN, or a lower bound above the upper one; later, a metric that is not a diagonal.
 
     Example:
         >>> from constraints import project
@@ -130,7 +129,11 @@ class Bounds(Box):
         return torch.maximum(u.abs().flatten(1).amax(1, keepdim=True), torch.maximum(*bounds).to(u))
 
     def moved(self, chart: Chart) -> Constraint:
-        return super().moved(chart) if chart.diagonal(1) is None else MovedBounds(self, chart)
+        if chart.diagonal(1) is None:
+            raise ValueError(
+                "Bounds expects a metric that is a diagonal, of channels or values; in others its faces are not those of a box."
+            )
+        return MovedBounds(self, chart)
 
 
 class MovedBounds(Box):

@@ -86,7 +86,7 @@ class Normals:
         return conjugate_gradients(
             lambda y: self.jacobian(self.kernel.project(self.jacobian.adjoint(y))),
             r,
-            preconditioner=self.jacobian.solve_gram,
+            preconditioner=self.jacobian.precondition,
             max_iterations=4 * r.shape[1] + 10,
         )
 

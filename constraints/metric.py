@@ -15,6 +15,7 @@ Multipliers of laws are the same physical quantities in all of them: $M(u - v) =
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -33,6 +34,10 @@ class Metric(Chart):
 
     def physical(self, x: Tensor) -> Tensor:
         return self.push(x)
+
+    @abstractmethod
+    def matrix(self, z: Tensor) -> Tensor:
+        r"""$M z = L^{-\top} L^{-1} z$."""
 
     def compose(self, operator: LinearMap) -> LinearMap:
         return Composed(operator, self)
@@ -67,6 +72,9 @@ class Diagonal(Metric):
 
     def pull(self, z: Tensor) -> Tensor:
         return self._like(z) * z
+
+    def matrix(self, z: Tensor) -> Tensor:
+        return z / self._like(z).square()
 
     def compose(self, operator: LinearMap) -> LinearMap:
         return operator.weighted(self.diagonal(len(operator.shape) - 1))
@@ -127,6 +135,9 @@ class Sobolev(Metric):
     def pull(self, z: Tensor) -> Tensor:
         return self._filter(z, self.symbol)
 
+    def matrix(self, z: Tensor) -> Tensor:
+        return self._filter(z, self.symbol.pow(-2))
+
     def compose(self, operator: LinearMap) -> LinearMap:
         if isinstance(operator, FourierSymbol) and operator.sizes == self.sizes:
             return FourierSymbol(operator.symbol * self.symbol, operator.shape, odd=operator.odd, weights=operator.weights)
@@ -162,6 +173,8 @@ class Covariance(Metric):
             moved = z.movedim(dim, -1)
             if kind == "inverse":
                 out = torch.linalg.solve_triangular(root, moved.reshape(-1, moved.shape[-1]).T, upper=False).T.reshape(moved.shape)
+            elif kind == "inverse transposed":
+                out = torch.linalg.solve_triangular(root.T, moved.reshape(-1, moved.shape[-1]).T, upper=True).T.reshape(moved.shape)
             else:
                 out = moved @ (root.T if kind == "push" else root)
             z = out.movedim(-1, dim)
@@ -176,11 +189,18 @@ class Covariance(Metric):
     def pull(self, z: Tensor) -> Tensor:
         return self._each(z, "pull")
 
+    def matrix(self, z: Tensor) -> Tensor:
+        return self._each(self._each(z, "inverse"), "inverse transposed")
+
 
 class Composed(LinearMap):
-    r"""$A L$ for a chart without structure in common with A: conjugate gradients, preconditioned by A's own solve."""
+    r"""$A L$ for a metric without structure in common with A.
 
-    def __init__(self, inner: LinearMap, chart: Chart) -> None:
+    Conjugate gradients, preconditioned with $G^{+} A M A^\top G^{+}$, $G = A A^\top$: the inverse of $A M^{-1} A^\top$ where M and the
+    projector onto A's rows commute.
+    """
+
+    def __init__(self, inner: LinearMap, chart: Metric) -> None:
         super().__init__()
         self.inner, self.chart = inner, chart
         self.shape, self.rows, self.batched, self.variance = inner.shape, inner.rows, inner.batched, inner.variance
@@ -200,9 +220,13 @@ class Composed(LinearMap):
         if self.rows <= self.dense_rows:
             return super().solve_gram(r)
         noise = 0.0 if self.variance is None else self.variance.to(r)
-        return conjugate_gradients(
-            lambda y: self(self.adjoint(y)) + noise * y, r, preconditioner=self.inner.solve_gram, max_iterations=2000
-        )
+        return conjugate_gradients(lambda y: self(self.adjoint(y)) + noise * y, r, preconditioner=self.precondition, max_iterations=2000)
+
+    def precondition(self, r: Tensor) -> Tensor:
+        if self.variance is not None:
+            return self.inner.precondition(r)
+        inner: Tensor = self.inner(self.chart.matrix(self.inner.adjoint(self.inner.precondition(r))))
+        return self.inner.precondition(inner)
 
     def scale(self, u: Tensor) -> Tensor:
         return self.inner.scale(self.chart.push(u))

@@ -89,7 +89,8 @@ def project(
 
     Returns:
         The fields with their certificate. Hard or contradictory laws do not raise: `converged` is False and `broken` names the laws
-        that are not met; linear laws that contradict each other are violated least, in the sum of squared distances to each.
+        that are not met; linear laws that contradict each other, without inequalities beside them, are violated least, in the sum of
+        squared distances to each.
         Gradients flow from `result.u` to the input and to the targets of the law by the implicit function theorem, at a memory
         independent of iterations.
 

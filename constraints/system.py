@@ -30,6 +30,7 @@ _PASSES = 3
 """Corrections of linear laws: the first reaches round-off relative to the input, another one relative to the result."""
 
 
+_ROUND_OFF = 256 * torch.finfo(torch.float64).eps
 _TINY = torch.finfo(torch.float64).tiny
 
 
@@ -89,6 +90,7 @@ class System:
         self.slanted, self.observed = slanted, noisy
         self._dual_map: LinearMap | None = None
         self._dual_free: LinearMap
+        self._flat: System | None = None
 
     def solve(self, u: Tensor, tolerance: float, max_iterations: int, dtype: torch.dtype) -> Certified:
         """Project and round to a type; where linear laws are left above tolerance by cancellation, correct the result once more."""
@@ -105,7 +107,23 @@ class System:
         if self.stack is not None and not result.converged.all() and self._unmet(flat, linear, tolerance):
             target = self._reachable(self.stack.compromise(u, target), target)
             result, _, _ = self._affine(u, u, target, None, aim, tolerance, max_iterations, dtype)
+        if self.bends is not None and not self.noisy and not result.converged.all():
+            back = self._certify(u, self._back(u, result, target), tolerance, dtype)
+            result = back if int(back.converged.sum()) > int(result.converged.sum()) else result
         return result
+
+    def _back(self, u: Tensor, result: Certified, target: Tensor | None) -> Found:
+        """Once more onto the affine set: Newton's steps keep to it, and multipliers balance, up to the round-off of its projector."""
+        v, multiplier = result.u, result.multiplier
+        if self.stack is not None:
+            v = self.stack.field(v, target)
+            parts = multiplier.split([leaf.residual(v).shape[1] for leaf in self.leaves], dim=1)
+            rest = u - v
+            for leaf, part in zip(self.leaves, parts, strict=True):
+                rest = leaf.jacobian(v).subtract(rest, part)
+            bent = rest.new_zeros(len(u), result.conditions.multiplier.shape[1])
+            multiplier = multiplier + self._order(self.stack.nearest(rest)[1], bent, rest, v)
+        return Found(v, multiplier, result.iterations, result.conditions)
 
     def _affine(
         self,
@@ -222,17 +240,38 @@ class System:
             unequal.append(torch.full((law.operator.rows,), law.inequality, device=near.device))
             tolerances.append(law.scale(near).expand(len(near), law.operator.rows))
         b = torch.cat(targets, dim=1) - (0.0 if given is None else self._dual_map(given))
-        return Rows(self._dual_free, b, torch.cat(unequal), aim / 10 * torch.cat(tolerances, dim=1))
+        return Rows(self._dual_free, b, torch.cat(unequal), aim / 100 * torch.cat(tolerances, dim=1))
 
     def _active(self, u: Tensor, aim: float, max_iterations: int) -> Found:
         """Inequalities beside curved laws."""
         assert self.bends is not None
         lower, upper = self._box(u)
         marks = [torch.full((leaf.residual(u).shape[1],), leaf.inequality, device=u.device) for leaf in self.bent]
-        problem = Problem(self.stack, self._target(u), self.bends, torch.cat(marks), self.noisy, lower, upper)
+        holding = self._holding(u, aim, max_iterations)
+        problem = Problem(self.stack, self._target(u), self.bends, torch.cat(marks), holding, self.noisy, lower, upper)
         point: Active = nearest_on_face(problem, u, lambda flat: flat, aim, max_iterations)
         multiplier = self._order(point.linear_multiplier, point.multiplier, point.force, point.u)
         return Found(point.u, multiplier, point.iterations, Conditions(point.kernel, point.curved, point.multiplier, self._order))
+
+    def _holding(self, u: Tensor, aim: float, max_iterations: int) -> Tensor:
+        """Which rows to begin with: equalities, and linear inequalities that hold with equality where curved laws are left out."""
+        begun = []
+        flat = None
+        if self.slanted:
+            if self._flat is None:
+                self._flat = System(Intersection(*(leaf for leaf in self.leaves if isinstance(leaf, (LinearConstraint, Box)))))
+            flat = iter(self._flat.slanted_multipliers(self._flat._dual(u, aim, max_iterations)))
+        for leaf in self.bent:
+            if isinstance(leaf, LinearConstraint) and flat is not None:
+                begun.append(next(flat) > 0)
+            else:
+                begun.append(torch.full((len(u), leaf.residual(u).shape[1]), not leaf.inequality, device=u.device))
+        return torch.cat(begun, dim=1)
+
+    def slanted_multipliers(self, found: Found) -> list[Tensor]:
+        """Those of the linear inequalities out of all."""
+        parts = found.multiplier.split([leaf.residual(found.u).shape[1] for leaf in self.leaves], dim=1)
+        return [part for leaf, part in zip(self.leaves, parts, strict=True) if any(leaf is other for other in self.slanted)]
 
     def _box(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """All bounds together."""
@@ -279,9 +318,11 @@ class System:
             rest = leaf.jacobian(v).subtract(rest, multiplier)
             broken = leaf.excess(_less_noise(leaf, residual, multiplier))
             holds = (broken <= tolerance * scale).all(1)
-            if not bool(holds.all()) and isinstance(leaf, LinearConstraint):
-                # Where a linear law has made its own terms vanish, what the tolerance leaves of them before counts.
-                holds = (broken <= tolerance * torch.maximum(scale, tolerance * leaf.scale(u))).all(1)
+            if not bool(holds.all()) and (self.unequal or isinstance(leaf, LinearConstraint)):
+                # Where laws have made a law's terms vanish, what is left of them before counts: round-off where bounds are met in one
+                # sweep, the tolerance of the tolerance where linear laws are corrected once more.
+                left = _ROUND_OFF if self.unequal else tolerance**2
+                holds = (broken <= torch.maximum(tolerance * scale, left * leaf.scale(u))).all(1)
             obeyed.append(holds)
             excess.append(broken.amax(1) if broken.shape[1] else broken.sum(1))
             if leaf.inequality and broken.shape[1]:

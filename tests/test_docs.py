@@ -36,6 +36,14 @@ def test_readme_python() -> None:
         exec(compile(block, "README.md", "exec"), namespace)
 
 
+def test_laws_page() -> None:
+    code = blocks("docs/laws.md", "python")
+    assert len(code) >= 8
+    namespace: dict[str, object] = {"__name__": "laws"}
+    for block in code:
+        exec(compile(block, "docs/laws.md", "exec"), namespace)
+
+
 def test_readme_console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_console("README.md")
@@ -53,7 +61,8 @@ def test_real_data_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_da
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in ("README.md", "CONTRIBUTING.md", "docs/real-data.md", "docs/data.md", "docs/architecture.md"):
+    pages = ("README.md", "CONTRIBUTING.md", "docs/real-data.md", "docs/data.md", "docs/laws.md", "docs/architecture.md")
+    for page in pages:
         for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
             if not target.startswith("http"):
                 assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"

@@ -63,6 +63,10 @@ class LinearMap(nn.Module, ABC):
         inverse = self._gram_inverse.to(r)
         return (inverse @ r[..., None])[..., 0] if self.batched else r @ inverse
 
+    def precondition(self, r: Tensor) -> Tensor:
+        """A cheap approximation of `solve_gram`, symmetric positive semidefinite, for the iterations of others."""
+        return self.solve_gram(r)
+
     def gram(self, like: Tensor) -> Tensor:
         """The Gram matrix A Aᵀ, (m, m), or one for each row of `like` (B, m), (B, m, m), where samples have their own rows."""
         eye = torch.eye(self.rows, dtype=like.dtype, device=like.device)
@@ -140,9 +144,12 @@ class Weighted(LinearMap):
         return self.diagonal.to(y) * self.inner.adjoint(y)
 
     def solve_gram(self, r: Tensor) -> Tensor:
-        if self.rows <= self.dense_rows:
-            return super().solve_gram(r)
-        return conjugate_gradients(lambda y: self(self.adjoint(y)), r, preconditioner=self.inner.solve_gram, max_iterations=1000)
+        if (
+            self.rows <= self.dense_rows
+        ):  # weights of any spread: refined once, since the inverse knows them no better than they condition it
+            y = super().solve_gram(r)
+            return y + super().solve_gram(r - self(self.adjoint(y)))
+        return conjugate_gradients(lambda y: self(self.adjoint(y)), r, preconditioner=self.inner.precondition, max_iterations=1000)
 
     def weighted(self, diagonal: Tensor) -> LinearMap:
         return Weighted(self.inner, self.diagonal * diagonal.to(self.diagonal))

@@ -82,6 +82,11 @@ class Stacked(LinearMap):
     def solve_gram(self, r: Tensor) -> Tensor:
         return self.nearest(r.new_zeros(r.shape[0], *self.shape), -r)[1]
 
+    def precondition(self, r: Tensor) -> Tensor:
+        """Each block by itself."""
+        parts = zip(self._blocks(), r.split(self.sizes, dim=1), strict=True)
+        return torch.cat([block.precondition(part) for block, part in parts], dim=1)
+
     def nearest(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._eliminated().solve(u, self._split(u, target))
 
@@ -318,7 +323,7 @@ class _Iterative(_Coupled):
         multiplier = conjugate_gradients(
             lambda y: self.block(self.kernel(self.block.adjoint(y))) + noise * y,
             self.residual(u, target),
-            preconditioner=self.block.solve_gram,
+            preconditioner=self.block.precondition,
             size=u.flatten(1).norm(dim=1),
             max_iterations=1000,
         )
