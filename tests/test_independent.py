@@ -324,6 +324,14 @@ def test_inequalities_in_a_metric_against_quadratic_programming(name: str, metri
 
 
 @pytest.mark.parametrize("metric", ["Sobolev", "negative Sobolev", "covariance", "covariance along x"])
+def test_rows_in_a_metric_that_is_no_diagonal_against_quadratic_programming(metric: str) -> None:
+    for seed, equal in enumerate((Momentum(TILE, 0.3), DivergenceFree(TILE), Momentum(TILE, -0.2))):
+        law = Intersection(LinearInequality(few_rows(seed, 8, 24), 0.1, (2, 4, 3)), equal)
+        u = normal((3, 2, 4, 3), 102 + seed)
+        agrees(law, u, project(law, u, metric=METRICS[metric](TILE, 2)), matrix(metric, TILE, 2))
+
+
+@pytest.mark.parametrize("metric", ["Sobolev", "negative Sobolev", "covariance", "covariance along x"])
 def test_bounds_in_a_metric_that_is_no_diagonal_are_refused(metric: str) -> None:
     with pytest.raises(ValueError, match="metric that is a diagonal"):
         project(Bounds(0.0), normal((1, 2, 4, 3), 1), metric=METRICS[metric](TILE, 2))

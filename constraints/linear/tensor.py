@@ -101,12 +101,19 @@ class KroneckerSum(LinearMap):
         if found is None:
             matrix = self._difference(k).to(x)
             return torch.einsum("ij,...j->...i", matrix.T if transposed else matrix, x.movedim(dim, -1)).movedim(-1, dim)
-        out = None
-        for offset, values in found:
+        n = x.shape[dim]
+        out: Tensor | None = None
+        for offset, values in (pair for pair in found if pair[1].count_nonzero() > n // 4):
             column = self._along(k, values.to(x))
             term = (column * x).roll(offset, dim) if transposed else column * x.roll(-offset, dim)
             out = term if out is None else out + term
-        return torch.zeros_like(x) if out is None else out
+        out = torch.zeros_like(x) if out is None else out
+        for offset, values in (pair for pair in found if pair[1].count_nonzero() <= n // 4):  # a few rows, at the ends
+            rows = values.nonzero()[:, 0]
+            columns = (rows + offset) % n
+            sources, places = (rows, columns) if transposed else (columns, rows)
+            out = out.index_add(dim, places, self._along(k, values[rows].to(x)) * x.index_select(dim, sources))
+        return out
 
     def terms(self, u: Tensor) -> Tensor:
         """The terms of the sum at each point, (B, d, *lead, *N)."""
