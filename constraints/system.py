@@ -302,9 +302,9 @@ class System:
         """The closed form of a single curved law, seen from the point of the affine set nearest to the origin."""
         if len(self.bent) != 1:
             return flat
-        origin = torch.zeros_like(flat)
+        origin = torch.zeros_like(flat[:1])
         if self.stack is not None and target is not None:
-            origin = self.stack.field(origin, target)
+            origin = self.stack.field(origin.expand(len(target), *origin.shape[1:]), target)
         return self.bent[0].retract(flat, origin)
 
     def _certify(self, u: Tensor, found: Found, tolerance: float, dtype: torch.dtype) -> Certified:
