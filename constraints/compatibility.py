@@ -91,7 +91,7 @@ def compatibility(constraint: Constraint, u: Tensor, names: Sequence[str] | None
         maps = [leaf.jacobian(result.u[:1]) for leaf in leaves]
         judged = not any(leaf.inequality or leaf.variance is not None for leaf in leaves)
         redundant = tuple(_redundancies(names, maps, exact)) if judged and len(leaves) > 1 else ()
-        counts = tuple(leaf.residual(exact[:1]).shape[1] for leaf in leaves)
+        counts = tuple(leaf.residual(exact).shape[1] for leaf in leaves)
         rank = _rank(maps, exact) if judged and sum(counts) <= _COUNTED else None
     return Compatibility(names, counts, rank, redundant, clashing)
 

@@ -211,7 +211,7 @@ class ActiveRows(Constraint):
         self.inner, self.mask = inner, mask
 
     def residual(self, u: Tensor) -> Tensor:
-        return self._mask(u) * self.inner.residual(u)
+        return torch.where(self._mask(u) > 0, self.inner.residual(u), 0.0)  # rows without a bound are infinite
 
     def jacobian(self, u: Tensor) -> LinearMap:
         return RowMask(self.inner.jacobian(u), self._mask(u))

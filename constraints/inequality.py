@@ -64,7 +64,7 @@ class Bounds(Box):
         components: channels it holds for; all by default.
 
     Raises:
-        ValueError: no bound at all, NaN, or a lower bound above the upper one; later, a metric that is not a diagonal.
+        ValueError: no bound at all, NaN, or a lower bound above the upper one.
 
     Example:
         >>> from constraints import project
@@ -129,11 +129,7 @@ class Bounds(Box):
         return torch.maximum(u.abs().flatten(1).amax(1, keepdim=True), torch.maximum(*bounds).to(u))
 
     def moved(self, chart: Chart) -> Constraint:
-        if chart.diagonal(1) is None:
-            raise ValueError(
-                "Bounds expects a metric that is a diagonal, of channels or values; in others its faces are not those of a box."
-            )
-        return MovedBounds(self, chart)
+        return super().moved(chart) if chart.diagonal(1) is None else MovedBounds(self, chart)
 
 
 class MovedBounds(Box):

@@ -201,7 +201,7 @@ class Curved:
 
     def solve(self, anchor: Tensor, guess: Tensor, tolerance: float, max_iterations: int) -> Solution:
         """The point nearest to `anchor` on the curved laws, from a guess in the same affine set."""
-        many = self.constraint.residual(guess[:1]).shape[1] > FEW_ROWS
+        many = self.constraint.residual(guess).shape[1] > FEW_ROWS
         v, spent = self._gauss_newton(anchor, guess, tolerance, max_iterations) if many and not self.noisy else (guess, 0)
         solution = self.newton(anchor, v, tolerance, max_iterations - spent)
         return solution._replace(iterations=solution.iterations + spent)

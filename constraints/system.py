@@ -84,10 +84,9 @@ class System:
         self.linear = exact if self.bent else [leaf for leaf in straight if not leaf.inequality]
         self.stack = Stacked([leaf.operator for leaf in self.linear]) if self.linear else None
         self.bends = None if not self.bent else self.bent[0] if len(self.bent) == 1 else Intersection(*self.bent)
-        self.bounded = bool(self.boxes)
         self.dual = not curved and bool(self.boxes or slanted)
         self.unequal = any(leaf.inequality for leaf in self.leaves)
-        self.slanted, self.observed = slanted, noisy
+        self.slanted = slanted
         self._dual_map: LinearMap | None = None
         self._dual_free: LinearMap
         self._flat: System | None = None

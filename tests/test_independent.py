@@ -316,7 +316,7 @@ IN_METRICS: dict[str, Callable[[], Constraint]] = {
 }
 
 
-@pytest.mark.parametrize("metric", ["channels", "values", "volumes"])
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("name", IN_METRICS)
 def test_inequalities_in_a_metric_against_quadratic_programming(name: str, metric: str) -> None:
     law, u = IN_METRICS[name](), normal((3, 2, 4, 3), 102)
@@ -329,12 +329,6 @@ def test_rows_in_a_metric_that_is_no_diagonal_against_quadratic_programming(metr
         law = Intersection(LinearInequality(few_rows(seed, 8, 24), 0.1, (2, 4, 3)), equal)
         u = normal((3, 2, 4, 3), 102 + seed)
         agrees(law, u, project(law, u, metric=METRICS[metric](TILE, 2)), matrix(metric, TILE, 2))
-
-
-@pytest.mark.parametrize("metric", ["Sobolev", "negative Sobolev", "covariance", "covariance along x"])
-def test_bounds_in_a_metric_that_is_no_diagonal_are_refused(metric: str) -> None:
-    with pytest.raises(ValueError, match="metric that is a diagonal"):
-        project(Bounds(0.0), normal((1, 2, 4, 3), 1), metric=METRICS[metric](TILE, 2))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -562,7 +556,7 @@ def test_linear_laws_against_dense_algebra(name: str, metric: str) -> None:
 def test_many_rows_against_dense_algebra(size: int, inside: str, noisy: bool) -> None:
     """Above 512 rows Gram matrices are not formed: central differences between walls, in a covariance, with noise."""
     if noisy and size > 12 and inside != "none":
-        pytest.skip("conjugate gradients within conjugate gradients: minutes")
+        pytest.skip("conjugate gradients within conjugate gradients: many seconds")
     grid, u = Grid(Axis("x", size, length=2.0), Axis("y", size)), normal((1, 2, size, size), 2)
     seen = PointValues(half((2, size, size)), normal((2, size, size), 1), variance=0.5)
     law = Intersection(DivergenceFree(grid, "central"), *([seen] if noisy else []))
