@@ -15,6 +15,7 @@ import tyro
 from pcfm.commands.common import Common
 from pcfm.commands.data import Generate, Inspect, Project
 from pcfm.commands.demo import Demo
+from pcfm.commands.holonomy import Holonomic
 from pcfm.commands.info import Doctor, List, Report
 from pcfm.commands.model import Evaluate, Sample, Train
 from pcfm.naming import suggest
@@ -23,6 +24,7 @@ COMMANDS: dict[str, type[Common]] = {
     "demo": Demo,
     "generate": Generate,
     "inspect": Inspect,
+    "holonomic": Holonomic,
     "train": Train,
     "sample": Sample,
     "project": Project,

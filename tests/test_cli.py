@@ -87,6 +87,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _damaged_fields()
         _damaged_models()
         _other_files()
+        Path("knife.py").write_text(KNIFE)
     finally:
         os.chdir(home)
     return folder
@@ -99,6 +100,18 @@ def _own_folder(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for item in shelf.iterdir():
         if item.is_dir() or item.suffix != ".json":
             Path(item.name).symlink_to(item)
+
+
+KNIFE = """import torch
+
+
+def edge(x):
+    return torch.stack([torch.sin(x[2]), -torch.cos(x[2]), torch.zeros_like(x[2])])[None]
+
+
+def pendulum(x):
+    return x[None]
+"""
 
 
 def _damaged_fields() -> None:
@@ -296,6 +309,22 @@ def test_inspect_tells_which_laws_repeat_or_contradict_each_other(call: Call) ->
     assert joint["redundant"] == [{"law": "mass:value=0,channels=u", "by": ["mass:value=0"]}]
     told = call("inspect vortices.h5 --law momentum:value=0 momentum:value=1").out
     assert "contradict each other: momentum:value=0, momentum:value=1" in told
+
+
+def test_holonomic_tells_laws_on_rates_from_laws_on_states(call: Call) -> None:
+    edge = call("holonomic knife.py:edge --dimension 3 --json").json()
+    assert (edge["holonomic"], edge["static_laws"], edge["growth"]) == (False, 0, [2, 3])
+    pendulum = call("holonomic knife.py:pendulum --dimension 2 --centre 1 0 --json").json()
+    assert (pendulum["holonomic"], pendulum["static_laws"], pendulum["growth"]) == (True, 1, [1])
+    for wrong, word in (
+        ("knife.py:fork --dimension 3", "no function 'fork'"),
+        ("spoon.py:edge --dimension 3", "FILE.py:FUNCTION"),
+        ("knife.py:edge --dimension 3 --points 2", "at least 3"),
+        ("knife.py:edge --dimension 3 --centre 1", "expects 3 numbers"),
+    ):
+        ran = call(f"holonomic {wrong}")
+        assert ran.status == 2
+        assert word in ran.err
 
 
 @pytest.mark.parametrize(
@@ -562,6 +591,7 @@ EVERY = {
     "project": "project heat.h5 --law mass:value=1 --out a.h5",
     "evaluate": "evaluate heat.h5 --reference heat.h5",
     "report": "report model --out a.html",
+    "holonomic": "holonomic knife.py:edge --dimension 3",
     "list": "list laws",
     "doctor": "doctor",
 }
