@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -307,6 +308,12 @@ def test_projection_is_idempotent_and_treats_a_batch_as_its_members(law: tuple[C
     for i in range(len(u)):
         alone = project(constraint.take(slice(i, i + 1)), u[i : i + 1]).u
         assert (alone - whole[i : i + 1]).abs().max() < 1e-10
+
+
+def test_a_copy_projects_alike(law: tuple[Constraint, Tensor]) -> None:
+    constraint, u = law
+    first = project(constraint, u).u
+    assert (project(copy.deepcopy(constraint), u).u - first).abs().max() <= 1e-12
 
 
 def test_the_order_of_laws_does_not_matter(law: tuple[Constraint, Tensor]) -> None:

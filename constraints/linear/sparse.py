@@ -60,6 +60,10 @@ class SparseMap(LinearMap):
         self._factors: Any = None
         self._shift: Tensor
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the factors, which cannot be copied and are soon made again."""
+        return {**self.__dict__, "_factors": None}
+
     def forward(self, u: Tensor) -> Tensor:
         columns = math.prod(self.shape)
         forth = (self.starts, self.columns, self.values, (self.rows, columns))
