@@ -109,16 +109,16 @@ class Budget(Constraint):
         return self.linearise(u)[1]
 
     def linearise(self, u: Tensor) -> tuple[Tensor, LinearMap]:
-        plus = minus = self._content_gradient(u)
+        content = self._content_gradient(u)
         gaps = self.gaps.to(u).reshape(-1, *(1,) * (u.ndim - 3))
         change = torch.diff(self.contents(u), dim=1) - self.target.to(u)
         if self.rate is None:
-            return change, TimeSteps(plus[:, :, 1:], -minus[:, :, :-1])
+            return change, TimeSteps(content[:, :, 1:], -content[:, :, :-1])
         rates, pull = torch.func.vjp(self.rates, u)[:2]
         gradient = pull(torch.ones_like(rates))[0]
-        forward = plus[:, :, 1:] - self.theta * gaps * gradient[:, :, 1:] if self.theta else plus[:, :, 1:]
-        backward = minus[:, :, :-1] + (1 - self.theta) * gaps * gradient[:, :, :-1] if self.theta != 1 else minus[:, :, :-1]
-        return change - self._received(rates), TimeSteps(forward, -backward)
+        forward = torch.addcmul(content[:, :, 1:], self.theta * gaps, gradient[:, :, 1:], value=-1)
+        backward = torch.addcmul(-content[:, :, :-1], (1 - self.theta) * gaps, gradient[:, :, :-1], value=-1)
+        return change - self._received(rates), TimeSteps(forward, backward)
 
     def _content_gradient(self, u: Tensor) -> Tensor:
         """The derivative of each time's content with respect to the fields at that time, (B or 1, C, *N)."""

@@ -43,12 +43,13 @@ _GAIN = 0.1
 
 
 class Solution(NamedTuple):
-    """A point of the curved laws, with the multipliers of curved and of linear rows."""
+    """A point of the curved laws, with the multipliers of curved and of linear rows, and the curved laws' Jacobian there."""
 
     u: Tensor
     multiplier: Tensor
     linear_multiplier: Tensor
     iterations: int
+    jacobian: LinearMap
 
 
 class Normals:
@@ -241,7 +242,8 @@ class Curved:
             if done.all() or iterations == max_iterations:
                 # What is observed pulls on linear rows too; without noise they take up what of the normals P takes away.
                 rest = self._force(v, anchor) if self.noisy else torch.zeros_like(v)
-                return Solution(v, multiplier, self.kernel(rest - normals.jacobian.adjoint(multiplier))[1], iterations)
+                linear = self.kernel(rest - normals.jacobian.adjoint(multiplier))[1]
+                return Solution(v, multiplier, linear, iterations, normals.jacobian)
             step = self._step(normals, v, pull, residual, multiplier, far).nan_to_num(0.0, 0.0, 0.0)
             far = bool(((largest(step) > _FAR * size) & ~done).any())
             length = self._search(v, anchor, step, torch.maximum(multiplier.abs(), (multiplier + normals.solve(residual)).abs()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,12 +36,16 @@ _TINY = torch.finfo(torch.float64).tiny
 
 
 class Found(NamedTuple):
-    """A solution before its certificate: fields, multipliers of all rows in order, Newton steps, and its optimality conditions."""
+    """A solution before its certificate: fields, multipliers of all rows in order, Newton steps, and its optimality conditions.
+
+    Jacobians of the curved laws at these fields, where the search has them, need not be formed again.
+    """
 
     u: Tensor
     multiplier: Tensor
     iterations: int
     conditions: Conditions
+    jacobians: Sequence[LinearMap] = ()
 
 
 class Certified(NamedTuple):
@@ -151,7 +156,9 @@ class System:
         solution = curved.solve(flat, self._guess(flat, target), aim, max_iterations)
         conditions = Conditions(kernel, curved, solution.multiplier, self._order)
         multiplier = self._order(linear + solution.linear_multiplier, solution.multiplier, torch.zeros(0), solution.u)
-        found = Found(solution.u, multiplier, max(solution.iterations, 1), conditions)
+        joint = solution.jacobian
+        known = joint.blocks if len(self.bent) > 1 and isinstance(joint, Stacked) else [joint]
+        found = Found(solution.u, multiplier, max(solution.iterations, 1), conditions, known)
         return self._certify(u, found, tolerance, dtype), flat, linear
 
     def _refined(self, u: Tensor, v: Tensor, linear: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -309,12 +316,14 @@ class System:
     def _certify(self, u: Tensor, found: Found, tolerance: float, dtype: torch.dtype) -> Certified:
         """Evaluate on the result, as rounded to its type, what it claims."""
         v = found.u.to(dtype).to(u)
+        known = dict(zip(map(id, self.bent), found.jacobians, strict=True)) if found.jacobians and dtype == found.u.dtype else {}
         measured = [leaf.measure(v) for leaf in self.leaves]
         parts = found.multiplier.split([residual.shape[1] for residual, _ in measured], dim=1)
         rest, obeyed, excess, wrong, allowed = u - v, [], [], [], []
         size = torch.maximum(largest(u), largest(v))
         for leaf, (residual, scale), multiplier in zip(self.leaves, measured, parts, strict=True):
-            rest = leaf.jacobian(v).subtract(rest, multiplier)
+            jacobian = known[id(leaf)] if id(leaf) in known else leaf.jacobian(v)
+            rest = jacobian.subtract(rest, multiplier)
             broken = leaf.excess(_less_noise(leaf, residual, multiplier))
             holds = (broken <= tolerance * scale).all(1)
             if not bool(holds.all()) and (self.unequal or isinstance(leaf, LinearConstraint)):

@@ -62,29 +62,31 @@ class Stacked(LinearMap):
         self.variance = torch.cat(noise) if any(block.variance is not None for block in maps) else None
         self.batched = any(block.batched for block in maps)
 
-    def _blocks(self) -> list[LinearMap]:
+    @property
+    def blocks(self) -> list[LinearMap]:
+        """The maps, in order."""
         return [block for block in self.maps if isinstance(block, LinearMap)]
 
     def forward(self, u: Tensor) -> Tensor:
-        return torch.cat([block(u) for block in self._blocks()], dim=1)
+        return torch.cat([block(u) for block in self.blocks], dim=1)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        parts = [block.adjoint(part) for block, part in zip(self._blocks(), y.split(self.sizes, dim=1), strict=True)]
+        parts = [block.adjoint(part) for block, part in zip(self.blocks, y.split(self.sizes, dim=1), strict=True)]
         return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
     def scale(self, u: Tensor) -> Tensor:
-        parts = [block.scale(u).expand(u.shape[0], block.rows) for block in self._blocks()]
+        parts = [block.scale(u).expand(u.shape[0], block.rows) for block in self.blocks]
         return torch.cat(parts, dim=1)
 
     def weighted(self, diagonal: Tensor) -> LinearMap:
-        return Stacked([block.weighted(diagonal) for block in self._blocks()])
+        return Stacked([block.weighted(diagonal) for block in self.blocks])
 
     def solve_gram(self, r: Tensor) -> Tensor:
         return self.nearest(r.new_zeros(r.shape[0], *self.shape), -r)[1]
 
     def precondition(self, r: Tensor) -> Tensor:
         """Each block by itself."""
-        parts = zip(self._blocks(), r.split(self.sizes, dim=1), strict=True)
+        parts = zip(self.blocks, r.split(self.sizes, dim=1), strict=True)
         return torch.cat([block.precondition(part) for block, part in parts], dim=1)
 
     def nearest(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -102,7 +104,7 @@ class Stacked(LinearMap):
 
     def _eliminated(self) -> _Elimination:
         if self._elimination is None:
-            self._elimination = _Elimination(self._blocks())
+            self._elimination = _Elimination(self.blocks)
         return self._elimination
 
     @property
@@ -111,7 +113,7 @@ class Stacked(LinearMap):
         return self._eliminated().free
 
     def acts_on_each(self, dim: int) -> bool:
-        return all(block.acts_on_each(dim) for block in self._blocks())
+        return all(block.acts_on_each(dim) for block in self.blocks)
 
     @property
     def selects(self) -> bool:
@@ -122,7 +124,7 @@ class Stacked(LinearMap):
     def unselected(self) -> LinearMap | None:
         """The blocks that do not give values outright, None if all do."""
         if self._unselected is None and not self.selects:
-            blocks = [block for i, block in enumerate(self._blocks()) if i not in self._eliminated().fixed]
+            blocks = [block for i, block in enumerate(self.blocks) if i not in self._eliminated().fixed]
             self._unselected = blocks[0] if len(blocks) == 1 else Stacked(blocks)
         return self._unselected
 
@@ -144,7 +146,7 @@ class Stacked(LinearMap):
 
     def compromise(self, u: Tensor, target: Tensor | None) -> Tensor:
         """Of the fields that violate the blocks least, in the sum of squared distances to their sets, the one nearest to u."""
-        blocks = [(block, b) for block, b in zip(self._blocks(), self._split(u, target), strict=True) if block.variance is None]
+        blocks = [(block, b) for block, b in zip(self.blocks, self._split(u, target), strict=True) if block.variance is None]
 
         def pulls(z: Tensor) -> Tensor:
             return torch.stack([z - block.nearest(z)[0] for block, _ in blocks]).sum(0)
