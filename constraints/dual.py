@@ -115,9 +115,10 @@ def _newton(u: Tensor, lower: Tensor, upper: Tensor, rows: Rows, max_iterations:
             return Dual(v, y, max(iteration, 1))
         free = ((v > lower) & (v < upper)).to(u)
         active = (~rows.inequality | (y > 0) | (gradient > 0)).to(u)
-        left = float((pushing.abs().amax(1) / first.clamp_min(1e-300)).clamp_max(1.0).max())
-        damping = noise + row_size * max(_DAMPING * left, _FLOOR)
-        step, stuck = _step(rows.map, free, active, pushing, damping, row_size, max(left / 10, 1e-12))
+        left = (pushing.abs().amax(1) / first.clamp_min(1e-300)).clamp_max(1.0)
+        damping = noise + row_size * (_DAMPING * left).clamp_min(_FLOOR)[:, None]
+        fraction = max(float(left[open_].min()) / 10, 1e-12)  # as close as the sample that is nearest to its end asks for
+        step, stuck = _step(rows.map, free, active, pushing, damping, row_size, fraction)
         step = step * open_[:, None]
         y, v, gradient, dual = _search(y, step, stuck & open_, gradient, dual, rows.inequality, field, value)
     return Dual(v, y, max_iterations)
@@ -135,7 +136,7 @@ def _row_size(k: LinearMap, u: Tensor) -> Tensor:
 
 
 def _step(
-    k: LinearMap, free: Tensor, active: Tensor, force: Tensor, damping: Tensor | float, row_size: Tensor, fraction: float
+    k: LinearMap, free: Tensor, active: Tensor, force: Tensor, damping: Tensor, row_size: Tensor, fraction: float
 ) -> tuple[Tensor, Tensor]:
     """The Newton step on active rows, and which samples have a row of which no value is free.
 
