@@ -5,8 +5,9 @@ multipliers say which of them pull the wrong way, its residuals which others are
 
 $$\text{a value is held at } h \text{ where } v + z > h,\qquad \text{a row holds where } g + \nu > 0,$$
 
-until they repeat: the primal-dual active set method, which is Newton's method on the complementarity conditions. Should it cycle, the
-worst offender of each sample alone is exchanged. The result is certified like any other.
+until they repeat: the primal-dual active set method, which is Newton's method on the complementarity conditions. Two things are not as
+published: rows that are broken are taken in before values beyond their bounds, since what they shrink may need no bound; and should the
+method cycle, the worst offender of each sample alone is exchanged. The result is certified like any other.
 
 Source:
     Hintermueller, Ito & Kunisch, SIAM J. Optim. 13 (2002) 865.
@@ -14,7 +15,6 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -68,13 +68,12 @@ class Problem(NamedTuple):
     upper: Tensor
 
 
-def nearest_on_face(problem: Problem, u: Tensor, guess: Callable[[Tensor], Tensor], tolerance: float, max_iterations: int) -> Active:
+def nearest_on_face(problem: Problem, u: Tensor, tolerance: float, max_iterations: int) -> Active:
     """The nearest point to u, by exchanges of active sets.
 
     Arguments:
         problem: laws and bounds.
         u: fields.
-        guess: a first guess on the face from the nearest point of its affine set.
         tolerance: as for `project`.
         max_iterations: Newton steps for each face.
     """
@@ -83,7 +82,7 @@ def nearest_on_face(problem: Problem, u: Tensor, guess: Callable[[Tensor], Tenso
     rows = problem.holding
     spent, point = 0, None
     for exchange in range(_EXCHANGES):
-        kernel, solution, held = _on_face(problem, u, above, below, rows, guess, tolerance, max_iterations)
+        kernel, solution, held = _on_face(problem, u, above, below, rows, tolerance, max_iterations)
         spent += max(solution.iterations, 1)
         v, force = solution.u, held
         residual, scale = problem.bent.measure(v)
@@ -116,7 +115,6 @@ def _on_face(
     above: Tensor,
     below: Tensor,
     rows: Tensor,
-    guess: Callable[[Tensor], Tensor],
     tolerance: float,
     max_iterations: int,
 ) -> tuple[FaceKernel, Solution, Tensor]:
@@ -127,7 +125,7 @@ def _on_face(
         start = problem.stack.select(start, problem.target)
     anchor = kernel.nearest(start, problem.target)
     curved = _curved(problem, kernel, rows)
-    solution = curved.solve(anchor, guess(anchor), tolerance, max_iterations)
+    solution = curved.solve(anchor, anchor, tolerance, max_iterations)
     v = solution.u
     rest = u - v - curved.constraint.jacobian(v).adjoint(solution.multiplier)
     for law in problem.noisy:

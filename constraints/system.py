@@ -255,7 +255,7 @@ class System:
         marks = [torch.full((leaf.residual(u).shape[1],), leaf.inequality, device=u.device) for leaf in self.bent]
         holding = self._holding(u, aim, max_iterations)
         problem = Problem(self.stack, self._target(u), self.bends, torch.cat(marks), holding, self.noisy, lower, upper)
-        point: Active = nearest_on_face(problem, u, lambda flat: flat, aim, max_iterations)
+        point: Active = nearest_on_face(problem, u, aim, max_iterations)
         multiplier = self._order(point.linear_multiplier, point.multiplier, point.force, point.u)
         return Found(point.u, multiplier, point.iterations, Conditions(point.kernel, point.curved, point.multiplier, self._order))
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from constraints import Axis, Grid, Units
-from constraints.calculus import CentralDifference, Scheme, Spectral, curl, divergence, gradient, integral, laplacian, mean
+from constraints.calculus import CentralDifference, Scheme, Spectral, curl, divergence, finite_volume, gradient, integral, laplacian, mean
 from constraints.calculus.finite_difference import fornberg
 from constraints.calculus.spectral import dealiasing, wavenumbers
 
@@ -190,3 +190,41 @@ def test_units_measure_normalise_and_share_a_scale_between_like_channels() -> No
     assert torch.allclose(units.physical(x), u)
     assert x.mean((0, 2, 3)).abs().max() < 1e-12
     assert x[:, :2].var(correction=0).item() == pytest.approx(1.0, abs=1e-9)
+
+
+FLUXES = {
+    "Godunov": finite_volume.godunov(lambda u: u.square() / 2),
+    "Rusanov": finite_volume.rusanov(lambda u: u.square() / 2, torch.abs),
+    "central": finite_volume.central(lambda u: u.square() / 2),
+    "upwind": finite_volume.upwind(0.5),
+    "upwind, leftward": finite_volume.upwind(-0.5),
+}
+"""Numerical fluxes and, by name, what they are fluxes of: Burgers, or advection at half speed."""
+
+
+@pytest.mark.parametrize("name", FLUXES)
+def test_fluxes_are_consistent_and_conserve(name: str) -> None:
+    u = torch.randn(3, 1, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = {"upwind": 0.5 * u, "upwind, leftward": -0.5 * u}.get(name, u.square() / 2)
+    assert torch.allclose(FLUXES[name](u, u), exact, atol=1e-15)
+    grid = Grid(Axis("x", 24, length=2.0, periodic=True))
+    assert finite_volume.cell_balance(FLUXES[name], grid, "x")(u).sum(-1).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(("name", "order"), [("Godunov", 1), ("Rusanov", 1), ("central", 2), ("upwind", 1), ("upwind, leftward", 1)])
+def test_cell_balances_converge_to_the_divergence_of_the_flux(name: str, order: int) -> None:
+    errors = []
+    for n in (64, 128, 256):
+        grid = Grid(Axis("x", n, length=2 * torch.pi, periodic=True))
+        x = grid.axes[0].positions()
+        u, slope = 2 + torch.sin(x), torch.cos(x)
+        exact = -{"upwind": 0.5, "upwind, leftward": -0.5}.get(name, u) * slope
+        errors.append((finite_volume.cell_balance(FLUXES[name], grid, "x")(u[None, None])[0, 0] - exact).abs().max().item())
+    assert math.log2(errors[1] / errors[2]) == pytest.approx(order, abs=0.1)
+
+
+def test_upwinding_takes_the_side_the_flow_comes_from() -> None:
+    before, behind = torch.tensor(1.0), torch.tensor(3.0)
+    assert FLUXES["upwind"](before, behind) == 0.5
+    assert FLUXES["upwind, leftward"](before, behind) == -1.5
+    assert FLUXES["Rusanov"](before, behind) == (0.5 + 4.5) / 2 - 3.0 / 2 * 2
