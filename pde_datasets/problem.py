@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -73,27 +74,121 @@ class Fields:
 
 
 class Problem(ABC):
-    """An equation with a grid and random initial data: a source of fields and of the law they obey.
+    """An equation with a grid and random initial data: a source of fields and of the laws they obey.
 
-    Sample i of a seed is the same fields whatever else is drawn with it: its randomness comes from `generator(seed, i)`.
+    Subclasses are frozen dataclasses; their attributes are the settings. They say what the class attributes below ask, the grid, how
+    to `simulate`, and the laws. Trajectory i of a seed is the same whatever else is drawn with it, in whatever pieces and by however
+    many workers: its randomness comes from `generator(seed, i)`, and trajectories whose rounding chaos would amplify are always
+    advanced in the same company (`together`).
+
+    Attributes:
+        name: what `PROBLEMS` and the command line call it.
+        equation: the equation, in one line.
+        source: where equation and settings are from.
+        scheme: how it is solved.
+        channels: name of each channel.
+        units: unit of each channel, "1" for none; all "1" by default.
+        roles: channels that play a part in laws, as in `Fields`.
+        presets: settings of published data sets, by name: `preset`.
+        together: trajectories always simulated together; 1 where the company does not matter.
+        snapshots: samples taken from one trajectory, successive ones.
     """
 
     name: ClassVar[str]
     equation: ClassVar[str]
     source: ClassVar[str]
+    scheme: ClassVar[str]
+    channels: ClassVar[tuple[str, ...]]
+    units: ClassVar[tuple[str, ...]] = ()
+    roles: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    together: ClassVar[int] = 1
+    snapshots: int = 1
 
     @property
     @abstractmethod
     def grid(self) -> Grid:
         """The grid of the fields."""
 
-    @abstractmethod
-    def draw(self, count: int, *, seed: int = 0, start: int = 0) -> Fields:
-        """Samples start .. start + count - 1 of a seed, float64, with their parameters and stated laws."""
+    @property
+    def laws(self) -> tuple[str, ...]:
+        """Laws that all fields of the problem obey, in the notation of the command line."""
+        return ()
 
     @abstractmethod
-    def constraint(self, parameters: dict[str, Tensor]) -> Constraint:
+    def simulate(self, streams: Sequence[torch.Generator], device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
+        """Trajectories with the randomness of the given generators, one each.
+
+        Arguments:
+            streams: generators on the CPU, so that fields are the same on every device.
+            device: where to compute.
+
+        Returns:
+            Fields, float64, (snapshots * len(streams), C, *N), those of one trajectory next to each other; and what differs between
+            them or closes their balance (coefficients, boundary fluxes, forcing), each with as many rows.
+        """
+
+    @abstractmethod
+    def constraint(self, parameters: Mapping[str, Tensor]) -> Constraint:
         """The laws that fields with these parameters obey, to round-off unless the problem says otherwise."""
+
+    @classmethod
+    def preset(cls, name: str, **settings: Any) -> Self:
+        """The problem with the settings of a published data set, and others over them.
+
+        Raises:
+            ValueError: no preset of that name.
+        """
+        if name not in cls.presets:
+            known = ", ".join(cls.presets) or "none"
+            raise ValueError(f"problem '{cls.name}' has no preset '{name}'. Known: {known}.")
+        return cls(**{**cls.presets[name], **settings})
+
+    def draw(self, count: int, *, seed: int = 0, start: int = 0, device: str | torch.device = "cpu") -> Fields:
+        """Samples start .. start + count - 1 of a seed, float64, with their parameters and stated laws.
+
+        Raises:
+            ValueError: fewer than one sample, or a negative start.
+        """
+        if count < 1 or start < 0:
+            raise ValueError(f"draw expects at least one sample from a start that is not negative; got {count} from {start}.")
+        block = self.together * self.snapshots
+        first, last = start // block, -(-(start + count) // block)
+        if self.together == 1:
+            pieces = [self._trajectories(seed, first, last, device)]
+        else:
+            pieces = [self._trajectories(seed, i * self.together, (i + 1) * self.together, device) for i in range(first, last)]
+        here = slice(start - first * block, start - first * block + count)
+        parameters = {name: torch.cat([piece[1][name] for piece in pieces])[here] for name in pieces[0][1]}
+        return Fields(
+            torch.cat([piece[0] for piece in pieces])[here],
+            self.grid,
+            channels=self.channels,
+            units=self.units,
+            parameters=parameters,
+            roles=dict(self.roles),
+            laws=self.laws,
+            attributes={
+                "problem": self.name,
+                "equation": self.equation,
+                "scheme": self.scheme,
+                "seed": seed,
+                "problem_settings": asdict(self),  # type: ignore[call-overload]
+            },
+        )
+
+    def _trajectories(self, seed: int, first: int, last: int, device: str | torch.device) -> tuple[Tensor, dict[str, Tensor]]:
+        """Samples of the trajectories first .. last - 1."""
+        u, parameters = self.simulate([generator(seed, i) for i in range(first, last)], torch.device(device))
+        if self.snapshots > 1:
+            parameters = {**parameters, "trajectory": torch.arange(first, last).repeat_interleave(self.snapshots)}
+        return u, parameters
+
+
+def uniform(streams: Sequence[torch.Generator], *ranges: tuple[float, float]) -> tuple[Tensor, ...]:
+    """One number of each range for each generator, float64: as many tensors (len(streams),) as ranges."""
+    unit = torch.stack([torch.rand(len(ranges), generator=stream, dtype=torch.float64) for stream in streams])
+    return tuple(low + (high - low) * unit[:, i] for i, (low, high) in enumerate(ranges))
 
 
 def generator(seed: int, index: int) -> torch.Generator:

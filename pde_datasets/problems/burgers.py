@@ -8,6 +8,7 @@ pseudo-spectral with the two-thirds rule, ETDRK4 in time. The mean of u is conse
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from constraints import Axis, Constraint, Grid, Mass
 from constraints.calculus.spectral import Spectral, dealiasing
-from pde_datasets.problem import Fields, Problem, generator
+from pde_datasets.problem import Problem
 from pde_datasets.random_fields import gaussian_fields
 from pde_datasets.solvers.exponential import ETDRK4
 
@@ -38,6 +39,9 @@ class Burgers(Problem):
     name: ClassVar[str] = "burgers"
     equation: ClassVar[str] = "u_t + (u^2/2)_x = nu u_xx"
     source: ClassVar[str] = "pseudo-spectral, ETDRK4; initial data of Li et al., ICLR 2021"
+    scheme: ClassVar[str] = "pseudo-spectral, ETDRK4"
+    channels: ClassVar[tuple[str, ...]] = ("u",)
+    roles: ClassVar[Mapping[str, tuple[str, ...]]] = {"density": ("u",)}
 
     points: int = 128
     times: int = 33
@@ -49,26 +53,22 @@ class Burgers(Problem):
     def grid(self) -> Grid:
         return Grid(Axis("time", self.times, length=1.0), Axis("x", self.points, length=1.0, periodic=True))
 
-    def draw(self, count: int, *, seed: int = 0, start: int = 0) -> Fields:
-        generators = [generator(seed, start + i) for i in range(count)]
-        waves = gaussian_fields(self.grid, lambda k: 25.0 / (k**2 + 25.0), generators)
-        means = torch.stack([self.mean * torch.randn(1, generator=g, dtype=torch.float64) for g in generators])
-        return Fields(
-            self.solve(waves + means),
-            self.grid,
-            channels=("u",),
-            parameters={"viscosity": torch.full((count,), self.viscosity, dtype=torch.float64)},
-            roles={"density": ("u",)},
-            laws=("mass",),
-            attributes={"problem": self.name, "equation": self.equation, "scheme": "pseudo-spectral, ETDRK4", "seed": seed},
-        )
+    @property
+    def laws(self) -> tuple[str, ...]:
+        return ("mass",)
+
+    def simulate(self, streams: Sequence[torch.Generator], device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
+        waves = gaussian_fields(self.grid, lambda k: 25.0 / (k**2 + 25.0), streams)
+        means = torch.stack([self.mean * torch.randn(1, generator=g, dtype=torch.float64) for g in streams])
+        viscosity = torch.full((len(streams),), self.viscosity, dtype=torch.float64)
+        return self.solve((waves + means).to(device)), {"viscosity": viscosity}
 
     def solve(self, initial: Tensor) -> Tensor:
         """Fields (N, 1, T, X) from initial data (N, X)."""
         axis = self.grid.space_axes[0]
         n = self.points
-        k = Spectral().wavenumber(axis)[: n // 2 + 1]
-        mask = dealiasing(self.grid)
+        k = Spectral().wavenumber(axis)[: n // 2 + 1].to(initial.device)
+        mask = dealiasing(self.grid).to(initial.device)
         stepper = ETDRK4(-self.viscosity * k**2, self.grid.axes[0].spacing / self.steps)
         flux = -0.5j * k * mask
 
@@ -83,7 +83,7 @@ class Burgers(Problem):
             states.append(v)
         return torch.fft.irfft(torch.stack(states, dim=1), n=n)[:, None]
 
-    def constraint(self, parameters: dict[str, Tensor]) -> Constraint:
+    def constraint(self, parameters: Mapping[str, Tensor]) -> Constraint:
         return Mass(self.grid)
 
 

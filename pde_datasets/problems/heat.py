@@ -6,14 +6,15 @@ $$u_t = \nu u_{xx},\qquad u(x, t) = \sin(x + \varphi)\,e^{-\nu t},\qquad x\in[0,
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from constraints import Axis, Constraint, Grid, InitialCondition, Intersection, Mass
-from pde_datasets.problem import Fields, Problem, generator
+from pde_datasets.problem import Problem, uniform
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Heat(Problem):
     name: ClassVar[str] = "heat"
     equation: ClassVar[str] = "u_t = nu u_xx"
     source: ClassVar[str] = "exact; settings of ECI (arXiv:2412.01786) and PCFM (arXiv:2506.04171)"
+    scheme: ClassVar[str] = "exact"
+    channels: ClassVar[tuple[str, ...]] = ("u",)
+    roles: ClassVar[Mapping[str, tuple[str, ...]]] = {"density": ("u",)}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pcfm": {}, "eci": {}}
 
     points: int = 100
     times: int = 100
@@ -40,28 +45,20 @@ class Heat(Problem):
     def grid(self) -> Grid:
         return Grid(Axis("time", self.times, length=1.0), Axis("x", self.points, length=2 * math.pi, periodic=True))
 
-    def draw(self, count: int, *, seed: int = 0, start: int = 0) -> Fields:
-        uniform = torch.stack([torch.rand(2, generator=generator(seed, start + i), dtype=torch.float64) for i in range(count)])
-        low = torch.tensor([self.diffusivity[0], self.phase[0]], dtype=torch.float64)
-        high = torch.tensor([self.diffusivity[1], self.phase[1]], dtype=torch.float64)
-        diffusivity, phase = (low + (high - low) * uniform).unbind(1)
-        parameters = {"diffusivity": diffusivity, "phase": phase}
-        return Fields(
-            self.solution(diffusivity, phase),
-            self.grid,
-            channels=("u",),
-            parameters=parameters,
-            roles={"density": ("u",)},
-            laws=("mass:value=0",),
-            attributes={"problem": self.name, "equation": self.equation, "scheme": "exact", "seed": seed},
-        )
+    @property
+    def laws(self) -> tuple[str, ...]:
+        return ("mass:value=0",)
+
+    def simulate(self, streams: Sequence[torch.Generator], device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
+        diffusivity, phase = (drawn.to(device) for drawn in uniform(streams, self.diffusivity, self.phase))
+        return self.solution(diffusivity, phase), {"diffusivity": diffusivity, "phase": phase}
 
     def solution(self, diffusivity: Tensor, phase: Tensor) -> Tensor:
         """The exact fields, (N, 1, T, X)."""
-        time, x = self.grid.mesh()
+        time, x = self.grid.mesh(diffusivity)
         nu, phi = diffusivity[:, None, None], phase[:, None, None]
         return (torch.sin(x + phi) * torch.exp(-nu * time))[:, None]
 
-    def constraint(self, parameters: dict[str, Tensor]) -> Constraint:
+    def constraint(self, parameters: Mapping[str, Tensor]) -> Constraint:
         initial = self.solution(parameters["diffusivity"], parameters["phase"])[:, :, 0]
         return Intersection(InitialCondition(self.grid, initial), Mass(self.grid, 0.0))

@@ -14,6 +14,7 @@ hence four transforms a stage. The laminar profile $u = F\sin(ny)/(\nu n^2 + \al
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,12 +23,9 @@ from torch import Tensor
 
 from constraints import Axis, Constraint, DivergenceFree, Grid, Intersection, Momentum
 from constraints.calculus.spectral import Spectral, dealiasing
-from pde_datasets.problem import Fields, Problem, generator
+from pde_datasets.problem import Problem
 from pde_datasets.random_fields import gaussian_fields
 from pde_datasets.solvers.exponential import ETDRK4
-
-_TRAJECTORIES = 16
-"""Trajectories advanced together. Fixed, so that the rounding of a sample, which chaos amplifies, does not depend on what is asked."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,11 @@ class Kolmogorov(Problem):
     source: ClassVar[str] = (
         "2-D forced turbulence, ETDRK4 pseudo-spectral; Kochkov et al., PNAS 118 (2021); Baldan et al., arXiv:2506.08604"
     )
+    scheme: ClassVar[str] = "pseudo-spectral, ETDRK4"
+    channels: ClassVar[tuple[str, ...]] = ("u", "v")
+    units: ClassVar[tuple[str, ...]] = ("m s-1", "m s-1")
+    roles: ClassVar[Mapping[str, tuple[str, ...]]] = {"velocity": ("u", "v")}
+    together: ClassVar[int] = 16
 
     points: int = 64
     viscosity: float = 0.01
@@ -74,51 +77,38 @@ class Kolmogorov(Problem):
     def grid(self) -> Grid:
         return Grid(*(Axis(name, self.points, length=2 * math.pi, periodic=True) for name in ("x", "y")))
 
-    def draw(self, count: int, *, seed: int = 0, start: int = 0) -> Fields:
-        block = _TRAJECTORIES * self.snapshots
-        first, last = start // block, (start + count - 1) // block
-        drawn = torch.cat([self._block(seed, index) for index in range(first, last + 1)])
-        u = drawn[start - first * block : start - first * block + count]
-        return Fields(
-            u,
-            self.grid,
-            channels=("u", "v"),
-            units=("m s-1", "m s-1"),
-            parameters={"viscosity": torch.full((count,), self.viscosity, dtype=torch.float64)},
-            roles={"velocity": ("u", "v")},
-            laws=("divergence-free:scheme=spectral", "momentum:value=0"),
-            attributes={"problem": self.name, "equation": self.equation, "scheme": "pseudo-spectral, ETDRK4", "seed": seed},
-        )
+    @property
+    def laws(self) -> tuple[str, ...]:
+        return ("divergence-free:scheme=spectral", "momentum:value=0")
 
-    def constraint(self, parameters: dict[str, Tensor]) -> Constraint:
-        return Intersection(DivergenceFree(self.grid), Momentum(self.grid, 0.0))
-
-    def _block(self, seed: int, index: int) -> Tensor:
-        """Snapshots of one block of trajectories, (trajectories * snapshots, 2, *N), a trajectory after the other."""
-        generators = [generator(seed, index * _TRAJECTORIES + i) for i in range(_TRAJECTORIES)]
-        flow = VorticityFlow(self)
-        w = flow.transform(gaussian_fields(self.grid, lambda k: 0.25 * k * torch.exp(-((k / 4) ** 2)), generators))
-        w = flow.advance(w, self.spin_up)
+    def simulate(self, streams: Sequence[torch.Generator], device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
+        flow = VorticityFlow(self, device)
+        w = gaussian_fields(self.grid, lambda k: 0.25 * k * torch.exp(-((k / 4) ** 2)), streams)
+        w = flow.advance(flow.transform(w.to(device)), self.spin_up)
         taken = []
         for _ in range(self.snapshots):
             w = flow.advance(w, self.interval)
             taken.append(flow.velocity(w))
-        return torch.stack(taken, dim=1).flatten(0, 1)
+        u = torch.stack(taken, dim=1).flatten(0, 1)
+        return u, {"viscosity": torch.full((len(u),), self.viscosity, dtype=torch.float64)}
+
+    def constraint(self, parameters: Mapping[str, Tensor]) -> Constraint:
+        return Intersection(DivergenceFree(self.grid), Momentum(self.grid, 0.0))
 
 
 class VorticityFlow:
     """The semi-discrete equations of a `Kolmogorov` problem on the real Fourier transform of the vorticity, (B, n, n/2 + 1)."""
 
-    def __init__(self, problem: Kolmogorov) -> None:
+    def __init__(self, problem: Kolmogorov, device: str | torch.device = "cpu") -> None:
         grid, n = problem.grid, problem.points
-        k = Spectral().wavenumber(grid.axes[0])
+        k = Spectral().wavenumber(grid.axes[0]).to(device)
         self.kx, self.ky = k[:, None], k[: n // 2 + 1][None, :]
         k2 = self.kx**2 + self.ky**2
         self.inverse_k2 = torch.where(k2 > 0, 1 / torch.where(k2 > 0, k2, 1.0), 0.0)
-        self.mask = dealiasing(grid)
+        self.mask = dealiasing(grid).to(device)
         self.shape = (n, n)
         self.dt = problem.dt
-        y = grid.mesh()[1]
+        y = grid.mesh()[1].to(device)
         self.forcing = torch.fft.rfft2(-problem.force * problem.mode * torch.cos(problem.mode * y))
         self.flux_uv = -self.mask * (self.ky**2 - self.kx**2)
         self.flux_difference = self.mask * (self.kx * self.ky)

@@ -8,6 +8,7 @@ solves the incompressible Navier-Stokes equations on $[0, 2\pi)^2$: advection is
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from constraints import Axis, Constraint, DivergenceFree, Energy, Grid, Intersection, Momentum
-from pde_datasets.problem import Fields, Problem, generator
+from pde_datasets.problem import Problem, uniform
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class TaylorGreen(Problem):
     name: ClassVar[str] = "taylor-green"
     equation: ClassVar[str] = "u_t + u.grad u = -grad p + nu lap u, div u = 0"
     source: ClassVar[str] = "exact; Taylor & Green, Proc. R. Soc. A 158 (1937) 499"
+    scheme: ClassVar[str] = "exact"
+    channels: ClassVar[tuple[str, ...]] = ("u", "v")
+    units: ClassVar[tuple[str, ...]] = ("m s-1", "m s-1")
+    roles: ClassVar[Mapping[str, tuple[str, ...]]] = {"velocity": ("u", "v")}
 
     points: int = 32
     times: int = 11
@@ -45,32 +50,26 @@ class TaylorGreen(Problem):
         space = (Axis(name, self.points, length=2 * math.pi, periodic=True) for name in ("x", "y"))
         return Grid(Axis("time", self.times, length=1.0), *space)
 
-    def draw(self, count: int, *, seed: int = 0, start: int = 0) -> Fields:
-        uniform = torch.stack([torch.rand(4, generator=generator(seed, start + i), dtype=torch.float64) for i in range(count)])
-        names = ("viscosity", "amplitude", "phase_x", "phase_y")
-        ranges = (self.viscosity, self.amplitude, (0.0, 2 * math.pi), (0.0, 2 * math.pi))
-        parameters = {name: low + (high - low) * uniform[:, i] for i, (name, (low, high)) in enumerate(zip(names, ranges, strict=True))}
-        return Fields(
-            self.solution(parameters),
-            self.grid,
-            channels=("u", "v"),
-            units=("m s-1", "m s-1"),
-            parameters=parameters,
-            roles={"velocity": ("u", "v")},
-            laws=("divergence-free:scheme=spectral", "momentum:value=0"),
-            attributes={"problem": self.name, "equation": self.equation, "scheme": "exact", "seed": seed},
-        )
+    @property
+    def laws(self) -> tuple[str, ...]:
+        return ("divergence-free:scheme=spectral", "momentum:value=0")
 
-    def solution(self, parameters: dict[str, Tensor]) -> Tensor:
+    def simulate(self, streams: Sequence[torch.Generator], device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
+        drawn = uniform(streams, self.viscosity, self.amplitude, (0.0, 2 * math.pi), (0.0, 2 * math.pi))
+        names = ("viscosity", "amplitude", "phase_x", "phase_y")
+        parameters = {name: values.to(device) for name, values in zip(names, drawn, strict=True)}
+        return self.solution(parameters), parameters
+
+    def solution(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The exact fields, (N, 2, T, X, Y)."""
-        time, x, y = self.grid.mesh()
+        time, x, y = self.grid.mesh(parameters["viscosity"])
         viscosity, amplitude, a, b = (parameters[n][:, None, None, None] for n in ("viscosity", "amplitude", "phase_x", "phase_y"))
         decay = amplitude * torch.exp(-2 * viscosity * self.mode**2 * time)
         u = decay * torch.cos(self.mode * x + a) * torch.sin(self.mode * y + b)
         v = -decay * torch.sin(self.mode * x + a) * torch.cos(self.mode * y + b)
         return torch.stack([u, v], dim=1)
 
-    def constraint(self, parameters: dict[str, Tensor]) -> Constraint:
-        decay = torch.exp(-4 * parameters["viscosity"][:, None] * self.mode**2 * self.grid.axes[0].positions())
+    def constraint(self, parameters: Mapping[str, Tensor]) -> Constraint:
+        decay = torch.exp(-4 * parameters["viscosity"][:, None] * self.mode**2 * self.grid.axes[0].positions(parameters["viscosity"]))
         energy = parameters["amplitude"][:, None] ** 2 / 4 * decay
         return Intersection(DivergenceFree(self.grid), Momentum(self.grid, 0.0), Energy(self.grid, energy, mean=True))
