@@ -90,9 +90,12 @@ class Units(Chart):
             units: physical unit of each channel; channels of the same unit share one scale. By default all are different.
         """
         dims = [d for d in range(u.ndim) if d != 1]
-        shift = u.mean(dims, dtype=torch.float64)
-        variance = u.to(torch.float64).var(dims, correction=0)
-        names = tuple(units) if units is not None else tuple(str(c) for c in range(u.shape[1]))
+        return cls.of_moments(u.mean(dims, dtype=torch.float64), u.to(torch.float64).var(dims, correction=0), units)
+
+    @classmethod
+    def of_moments(cls, shift: Tensor, variance: Tensor, units: Sequence[str] | None = None) -> Units:
+        """As `measure`, from the mean and the variance of each channel, (C,) each: what fields that do not fit into memory leave."""
+        names = tuple(units) if units is not None else tuple(str(c) for c in range(len(shift)))
         pooled = torch.stack([torch.stack([variance[d] for d in range(len(names)) if names[d] == name]).mean() for name in names])
         return cls(shift, torch.where(pooled > 0, pooled, torch.ones_like(pooled)).sqrt())
 

@@ -75,7 +75,7 @@ def together(fields: Fields, laws: tuple[str, ...]) -> dict[str, Any]:
     few = fields[slice(0, min(len(fields), _FEW))]
     context = Context(fields.grid, fields.channels, fields.roles, fields.laws, count=len(few))
     names = [text for text in laws for _ in build(text, context).leaves()]
-    found = compatibility(build_all(laws, context), few.u.to(torch.float64), names)
+    found = compatibility(build_all(laws, context), few.values.to(torch.float64), names)
     redundant = [{"law": row.law, "by": list(row.by)} for row in found.redundant]
     return {**found._asdict(), "redundant": redundant, "compatible": found.compatible}
 

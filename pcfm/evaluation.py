@@ -42,7 +42,7 @@ def compare(fields: Fields, reference: Fields, laws: tuple[str, ...] = (), *, pa
             f"evaluate expects fields like the reference, {len(reference.channels)} channels on {reference.grid.shape}; "
             f"got {len(fields.channels)} on {fields.grid.shape}."
         )
-    u, r, grid = fields.u.to(torch.float64), reference.u.to(torch.float64), reference.grid
+    u, r, grid = fields.values.to(torch.float64), reference.values.to(torch.float64), reference.grid
     rows: list[dict[str, Any]] = []
     if paired:
         if len(u) != len(r):

@@ -24,7 +24,7 @@ from pcfm.networks import FourierOperator, PatchTransformer, Perceptron
 from pcfm.path import AffinePath, Path
 from pcfm.schedule import Cosine, Linear, Schedule
 from pcfm.source import SmoothNoise, Source, WhiteNoise
-from pcfm.training import Data, Trainer, TrainingSettings, held_out
+from pcfm.training import BLOCK, Data, Trainer, TrainingSettings, held_out
 from pcfm.velocity import NetworkVelocity
 from pde_datasets import Fields
 
@@ -234,13 +234,13 @@ def fit(
     """
     if experiment.condition == "initial" and not data.grid.has_time:
         raise ValueError(f"condition 'initial' expects fields with a time axis; these are on ({', '.join(data.grid.names)}).")
-    u = data.u.to(torch.float32)
-    if not torch.isfinite(u).all():
-        raise ValueError(f"training expects finite fields; got {int((~torch.isfinite(u)).sum())} values that are NaN or Inf.")
     settings = experiment.training
-    units = Units.measure(u[: len(u) - held_out(len(u), settings.validation)], data.units)
-    x = units.normalise(u)
-    condition = initial_channels(x, data.grid) if experiment.condition == "initial" else None
+    units = measured_units(data[: len(data) - held_out(len(data), settings.validation)])
+
+    def prepare(u: Tensor) -> tuple[Tensor, Tensor | None]:
+        x = units.normalise(u.to(torch.float32))
+        return x, initial_channels(x, data.grid) if experiment.condition == "initial" else None
+
     network = build_network(experiment.network, data.grid, len(data.channels), experiment.condition, settings.seed)
     if start is not None:
         _begin_with(network, start.network)
@@ -261,7 +261,7 @@ def fit(
         card=dict(card or {}),
     )
     velocity = NetworkVelocity(network, flow.call, time_scale=flow.time_scale)
-    trainer = Trainer(velocity, path, source, Data(x, condition, settings.validation), settings, folder, device or torch.device("cpu"))
+    trainer = Trainer(velocity, path, source, Data(data.u, settings.validation, prepare), settings, folder, device or torch.device("cpu"))
     if resume and (folder / "state.pt").exists():
         trainer.restore()
     trainer.run(progress)
@@ -269,6 +269,29 @@ def fit(
     flow.card |= {"history": trainer.history, "network_calls": velocity.calls}
     save(flow, experiment, folder)
     return flow
+
+
+def measured_units(data: Fields) -> Units:
+    """Units in which fields have mean 0 and variance 1, from moments of blocks, so that a file larger than memory can be measured.
+
+    Raises:
+        ValueError: a value is NaN or infinite.
+
+    Source:
+        Chan, Golub & LeVeque, The American Statistician 37 (1983) 242, for the sum of two variances.
+    """
+    count, mean, variance = 0, torch.zeros(()), torch.zeros(())
+    for first in range(0, len(data), BLOCK):
+        u = data.u[first : min(first + BLOCK, len(data))].to(torch.float32)
+        if not torch.isfinite(u).all():
+            raise ValueError(f"training expects finite fields; got {int((~torch.isfinite(u)).sum())} values that are NaN or Inf.")
+        dims = [d for d in range(u.ndim) if d != 1]
+        size, here = len(u), u.mean(dims, dtype=torch.float64)
+        spread = u.to(torch.float64).var(dims, correction=0)
+        share = size / (count + size)
+        variance = variance + share * (spread - variance) + share * (1 - share) * (here - mean).square()
+        mean, count = mean + share * (here - mean), count + size
+    return Units.of_moments(mean, variance, data.units)
 
 
 def _begin_with(network: nn.Module, other: nn.Module) -> None:

@@ -278,7 +278,7 @@ def _time_file(law: str, path: Path, context: Context) -> Tensor:
             f"law '{law}' expects {len(context.channels)} channels on {context.grid.shape} or {context.grid.shape[1:]}; "
             f"{path} has {len(fields.channels)} on {fields.grid.shape}."
         )
-    return fields.u
+    return fields.values
 
 
 def _index(options: Options) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from pcfm.objective import flow_matching_loss, stratified_times
 from pcfm.path import Path
 from pcfm.source import Source
 from pcfm.velocity import NetworkVelocity
+
+BLOCK = 256
+"""Samples read in one go where all are."""
 
 
 @dataclass(frozen=True)
@@ -90,37 +93,53 @@ def held_out(count: int, fraction: float) -> int:
     return held
 
 
+class Rows(Protocol):
+    """What training reads: a tensor, mapped from a file or not, or anything that gives the rows asked for as one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any) -> Tensor: ...
+
+
 class Data:
-    """Normalised training fields with the condition of each.
+    """Training fields, read as batches ask for them.
 
     Arguments:
-        x1: fields, (N, C, *N), float32.
-        condition: their conditions, (N, Cc, *N), or None.
+        u: fields, (N, C, *N), in memory or not.
         validation: fraction held out at the end.
+        prepare: from fields to what the network learns, (B, C, *N), and its condition, (B, Cc, *N) or None; nothing to do by default.
     """
 
-    def __init__(self, x1: Tensor, condition: Tensor | None, validation: float) -> None:
-        cut = len(x1) - held_out(len(x1), validation)
-        self.x1, self.condition = x1[:cut], None if condition is None else condition[:cut]
-        self.held_x1, self.held_condition = x1[cut:], None if condition is None else condition[cut:]
-        self.fingerprint = zlib.crc32(x1.contiguous().numpy().data)
+    def __init__(
+        self, u: Rows, validation: float = 0.0, prepare: Callable[[Tensor], tuple[Tensor, Tensor | None]] = lambda u: (u, None)
+    ) -> None:
+        self.u, self.prepare = u, prepare
+        self.held = held_out(len(u), validation)
+        self.count = len(u) - self.held
+        self.fingerprint = 0
+        for first in range(0, len(u), BLOCK):
+            self.fingerprint = zlib.crc32(u[first : min(first + BLOCK, len(u))].contiguous().numpy().data, self.fingerprint)
         self._drawn: tuple[int, int] | None = None
         self._permutation = torch.empty(0, dtype=torch.long)
 
     def batch(self, step: int, size: int, seed: int) -> tuple[Tensor, Tensor | None]:
         """The samples of a step: consecutive pieces of one random order an epoch."""
-        n = len(self.x1)
+        n = self.count
         positions = torch.arange(step * size, (step + 1) * size)
         index = torch.empty(size, dtype=torch.long)
         for epoch in torch.unique(positions // n).tolist():
             here = positions // n == epoch
             index[here] = self._order(seed, epoch)[positions[here] % n]
-        return self.x1[index], None if self.condition is None else self.condition[index]
+        return self.prepare(self.u[index])
+
+    def held_batch(self, first: int, last: int) -> tuple[Tensor, Tensor | None]:
+        """Some of the samples held out."""
+        return self.prepare(self.u[self.count + first : self.count + last])
 
     def _order(self, seed: int, epoch: int) -> Tensor:
         """The random order of an epoch."""
         if (seed, epoch) != self._drawn:
-            self._permutation = torch.randperm(len(self.x1), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+            self._permutation = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
             self._drawn = (seed, epoch)
         return self._permutation
 
@@ -169,7 +188,7 @@ class Trainer:
             self.seconds = before + time.perf_counter() - started
             if last or self.step % settings.evaluate_every == 0:
                 entry = {"step": self.step, "loss": sum(self.running) / len(self.running), "seconds": round(self.seconds, 2)}
-                if len(self.data.held_x1):
+                if self.data.held:
                     entry["validation"] = self.validation_loss()
                 self.history.append(entry)
                 self.running = []
@@ -221,13 +240,12 @@ class Trainer:
         kept = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.network.load_state_dict(self.average)
         self.network.eval()
-        n = min(len(self.data.held_x1), 256)
+        n = min(self.data.held, 256)
         generator = torch.Generator().manual_seed(self.settings.seed)
         times = stratified_times(n, generator)
         losses = []
         for i in range(0, n, self.settings.batch):
-            x1 = self.data.held_x1[i : min(i + self.settings.batch, n)]
-            condition = None if self.data.held_condition is None else self.data.held_condition[i : i + len(x1)]
+            x1, condition = self.data.held_batch(i, min(i + self.settings.batch, n))
             x0 = self.source.colour(torch.randn(x1.shape, generator=generator))
             losses.append(self._loss(x0, x1, times[i : i + len(x1)], condition))
         self.network.load_state_dict(kept)

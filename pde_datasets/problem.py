@@ -1,76 +1,17 @@
-"""Fields with their grid and parameters, and the problems that draw them."""
+"""Problems: equations with random data, sources of fields and of the laws they obey."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from constraints import Constraint, Grid
-
-
-@dataclass(frozen=True)
-class Fields:
-    """A set of fields and what is known of them.
-
-    Attributes:
-        u: the fields, (N, C, *N), physical; possibly mapped from a file, read when touched.
-        grid: what they live on.
-        channels: name of each channel.
-        units: unit of each channel, CF spelling, "1" for none.
-        parameters: numbers that differ between samples, each (N,) or (N, ...).
-        roles: channels that play a part in laws: "velocity" (a component a space axis, in grid order), "momentum", "density",
-            "energy", each a tuple of channel names.
-        laws: laws the source states for these fields, in the notation of the command line, such as "divergence-free:scheme=spectral".
-        attributes: plain values: format, equation, scheme, seed, source.
-    """
-
-    u: Tensor
-    grid: Grid
-    channels: tuple[str, ...]
-    units: tuple[str, ...] = ()
-    parameters: dict[str, Tensor] = field(default_factory=dict)
-    roles: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    laws: tuple[str, ...] = ()
-    attributes: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.grid.check(self.u, "Fields", channels=len(self.channels))
-        if not self.units:
-            object.__setattr__(self, "units", ("1",) * len(self.channels))
-        if len(self.units) != len(self.channels):
-            raise ValueError(f"Fields expects one unit a channel; got units {self.units} for channels {self.channels}.")
-        for name, values in self.parameters.items():
-            if values.ndim < 1 or values.shape[0] != self.u.shape[0]:
-                raise ValueError(f"Fields expects parameter '{name}' with {self.u.shape[0]} rows; got {tuple(values.shape)}.")
-        for role, names in self.roles.items():
-            for name in names:
-                self.channel(name, f"role '{role}'")
-
-    def __len__(self) -> int:
-        return int(self.u.shape[0])
-
-    def __getitem__(self, index: slice) -> Fields:
-        """A range of the samples."""
-        return replace(self, u=self.u[index], parameters={name: values[index] for name, values in self.parameters.items()})
-
-    def channel(self, name: str, speaker: str = "Fields") -> int:
-        """Position of a channel.
-
-        Raises:
-            ValueError: no channel of that name.
-        """
-        if name not in self.channels:
-            raise ValueError(f"{speaker} expects one of the channels {', '.join(self.channels)}; got '{name}'.")
-        return self.channels.index(name)
-
-    def role(self, name: str) -> tuple[int, ...]:
-        """Positions of the channels that play a part, empty if none do."""
-        return tuple(self.channel(channel) for channel in self.roles.get(name, ()))
+from pde_datasets.fields import Fields
 
 
 class Problem(ABC):

@@ -1,7 +1,7 @@
 """Our HDF5 files: fields with grid, units, parameters, laws and certificates.
 
 Layout: dataset `fields` (N, C, *grid), contiguous, with a dimension scale for each axis, channel names and units as attributes; group
-`parameters`, one dataset each; group `laws`; group `certificate`, one row a sample; root attributes `format`, `version`, `grid` and
+`parameters`, one dataset each; group `laws`; group `mesh` where there is one; group `certificate`, one row a sample; root attributes `format`, `version`, `grid` and
 `attributes` (JSON). Contiguous, so that it can be mapped: files larger than memory open at once.
 
 A file appears under its name when it is whole. Until then it is `NAME.part`, and `NAME.part.json` says how many samples of it are there
@@ -24,7 +24,10 @@ import torch
 from torch import Tensor
 
 from constraints import Axis, Grid
-from pde_datasets.problem import Fields
+from pde_datasets.fields import Fields
+from pde_datasets.lazy import Lazy
+from pde_datasets.mesh import Mesh
+from pde_datasets.mesh_store import read_mesh, write_mesh
 
 FORMAT = "pcfm-fields"
 VERSION = 1
@@ -38,6 +41,7 @@ class Writer:
         count: samples in all.
         settings: what determines the fields; a partial file made with others is not resumed.
         columns: name of each column of the certificate's tables, a law with its unit.
+        mesh: what the fields live on, if not a product of axes.
         overwrite: replace an existing file, or a partial one.
         resume: go on with a partial file, if there is one.
 
@@ -52,10 +56,11 @@ class Writer:
         settings: Mapping[str, Any],
         *,
         columns: Sequence[str] = (),
+        mesh: Mesh | None = None,
         overwrite: bool = False,
         resume: bool = False,
     ) -> None:
-        self.path, self.count = Path(path), count
+        self.path, self.count, self.mesh = Path(path), count, mesh
         self.columns = list(columns)
         self.settings = json.loads(json.dumps(dict(settings), default=str))
         self.part = self.path.with_name(self.path.name + ".part")
@@ -95,7 +100,7 @@ class Writer:
         with h5py.File(self.part, "r+" if self.written else "w") as file:
             if not self.written:
                 self._create(file, fields, certificate or {})
-            file["fields"][self.written : stop] = fields.u.detach().cpu().numpy()
+            file["fields"][self.written : stop] = fields.values.detach().cpu().numpy()
             for name, values in fields.parameters.items():
                 file["parameters"][name][self.written : stop] = values.detach().cpu().numpy()
             for name, values in (certificate or {}).items():
@@ -110,7 +115,7 @@ class Writer:
         file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
         file.attrs["grid"] = json.dumps([axis.to_json() for axis in fields.grid.axes])
         file.attrs["attributes"] = json.dumps({**fields.attributes, "settings": self.settings}, default=str)
-        data = _allocate(file, "fields", self.count, fields.u)
+        data = _allocate(file, "fields", self.count, fields.u[:1])
         data.attrs["channels"], data.attrs["units"] = list(fields.channels), list(fields.units)
         data.dims[0].label, data.dims[1].label = "sample", "channel"
         for i, axis in enumerate(fields.grid.axes):
@@ -121,6 +126,8 @@ class Writer:
             data.dims[2 + i].attach_scale(scale)
         for name, values in fields.parameters.items():
             _allocate(file, f"parameters/{name}", self.count, values)
+        if self.mesh is not None:
+            write_mesh(file, self.mesh)
         laws = file.create_group("laws")
         laws.attrs["stated"] = json.dumps(list(fields.laws))
         laws.attrs["roles"] = json.dumps({role: list(names) for role, names in fields.roles.items()})
@@ -163,9 +170,12 @@ def write(
     columns: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
-    """Write fields in one piece."""
-    writer = Writer(path, len(fields), {}, columns=columns, overwrite=overwrite)
-    writer.append(fields, certificate)
+    """Write fields, those still in a file piece by piece."""
+    writer = Writer(path, len(fields), {}, columns=columns, mesh=fields.mesh, overwrite=overwrite)
+    starts = fields.u.blocks() if isinstance(fields.u, Lazy) else range(0, len(fields), max(len(fields), 1))
+    for first in starts:
+        here = slice(first, first + starts.step)
+        writer.append(fields[here], None if certificate is None else {name: rows[here] for name, rows in certificate.items()})
     writer.finish()
 
 
@@ -193,6 +203,7 @@ def read(path: Path) -> Fields:
                 roles={role: tuple(names) for role, names in json.loads(laws.attrs["roles"]).items()},
                 laws=tuple(json.loads(laws.attrs["stated"])),
                 attributes={"format": "pcfm", **json.loads(file.attrs["attributes"])},
+                mesh=read_mesh(file),
             )
     except (OSError, RuntimeError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a whole file of this toolkit: {error}. Make or copy it again.") from error

@@ -294,7 +294,7 @@ def test_trained_network_on_two_modes(schedule: Schedule, tmp_path: Path) -> Non
         steps=3000, batch=512, learning_rate=2e-3, warmup=50, weight_decay=0.0, validation=0.0, evaluate_every=3000, checkpoint_every=3000
     )
     path = AffinePath(schedule)
-    data = Data(mixture(200_000, 1)[:, None], None, 0.0)
+    data = Data(mixture(200_000, 1)[:, None])
     trainer = Trainer(network, path, WhiteNoise(grid, 1), data, settings, tmp_path, torch.device("cpu"))
     untrained = relative_error(network, schedule)
     trainer.run(lambda step, entry: None)

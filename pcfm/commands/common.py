@@ -165,7 +165,7 @@ def open_reference(path: Path | None, like: Context) -> torch.Tensor | None:
             f"--reference expects fields like those the laws are for, {len(like.channels)} channels on {like.grid.shape}; "
             f"{path} has {len(fields.channels)} on {fields.grid.shape}."
         )
-    return fields.u
+    return fields.values
 
 
 def law_columns(law: Constraint) -> list[str]:

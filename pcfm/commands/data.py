@@ -58,7 +58,7 @@ class Generate(Common):
             while writer.written < self.count:
                 size = min(CHUNK, self.count - writer.written)
                 drawn = problem.draw(size, seed=self.seed, start=writer.written)
-                u = drawn.u.to(self.torch_dtype())
+                u = drawn.values.to(self.torch_dtype())
                 if not torch.isfinite(u).all():
                     raise ValueError(
                         f"problem '{problem.name}' expects settings it can solve; with these, samples from {writer.written} on hold "

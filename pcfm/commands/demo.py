@@ -69,7 +69,7 @@ class Demo(Common):
         self._prepare()
         flow = load("kolmogorov", self.torch_device())
         reference = read(MODELS / "kolmogorov" / "reference.h5")
-        context = Context(flow.grid, flow.channels, flow.roles, reference=reference.u, count=self.count)
+        context = Context(flow.grid, flow.channels, flow.roles, reference=reference.values, count=self.count)
         law = build_all(LAWS, context)
         sets: dict[str, Fields] = {"reference (simulation)": reference}
         drawn: dict[str, Samples] = {}
@@ -140,7 +140,7 @@ class Demo(Common):
         self.say(f"training a small model of the heat equation, live: {experiment.training.steps} steps")
         flow = fit(data, experiment, folder, progress=lambda step, entry: progress.to(step, f"loss {entry['loss']:.3f}" if entry else ""))
         truth = problem.draw(64, seed=self.seed + 1)
-        context = Context(flow.grid, flow.channels, flow.roles, flow.laws, reference=truth.u, count=len(truth))
+        context = Context(flow.grid, flow.channels, flow.roles, flow.laws, reference=truth.values, count=len(truth))
         law = build_all(("initial-condition", "mass:value=0"), context)
         free = sample(flow, len(truth), steps=self.steps, seed=self.seed, batch=64)
         lawful = sample(flow, len(truth), law=law, steps=self.steps, seed=self.seed, batch=64)
@@ -162,7 +162,7 @@ class Demo(Common):
             "loss": history[-1]["loss"],
             "violation_before": float(violation(law, free.u).relative.max()),
             "violation_after": float(violation(law, lawful.u).relative.max()),
-            "relative_error": float(relative_error(lawful.u, truth.u, truth.grid).mean()),
+            "relative_error": float(relative_error(lawful.u, truth.values, truth.grid).mean()),
             "converged": int(lawful.converged.sum()),
         }
         seconds = f"{result['seconds']:.0f}"
@@ -204,11 +204,11 @@ def _scores(sets: dict[str, Fields], drawn: dict[str, Samples], law: Any) -> lis
     from pcfm.metrics import energy_distance, mean_error, spectrum_error, spread_error, violation
 
     reference = next(iter(sets.values()))
-    r = reference.u.to(torch.float64)
+    r = reference.values.to(torch.float64)
     rows = []
     for label, fields in sets.items():
         own = fields is reference
-        u = fields.u.to(torch.float64)
+        u = fields.values.to(torch.float64)
         a, b = (r[::2], r[1::2]) if own else (u, r)
         leaves = law.leaves()
         checked = u[torch.arange(law.leaves()[-1].samples) % len(u)]
@@ -305,7 +305,7 @@ def _excess(fields: Fields, reference: Fields) -> tuple[int, float]:
     """Shell, up to the dealiasing limit, where the mean spectrum departs most from that of the reference, and the factor."""
     from pcfm.metrics import energy_spectrum
 
-    ours, theirs = (energy_spectrum(f.u.double(), f.grid)[1].mean(0) for f in (fields, reference))
+    ours, theirs = (energy_spectrum(f.values.double(), f.grid)[1].mean(0) for f in (fields, reference))
     kept = slice(1, fields.grid.shape[0] // 3 + 1)
     quotient = ours[kept] / theirs[kept]
     factor = quotient.maximum(1 / quotient)

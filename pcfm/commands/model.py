@@ -238,7 +238,7 @@ class Sample(Common):
                 f"--condition expects {len(flow.channels)} channels on {flow.grid.shape} or {flow.grid.shape[1:]}; "
                 f"{self.condition} has {len(fields.channels)} on {fields.grid.shape}."
             )
-        return fields.u
+        return fields.values
 
     def _draw(self, flow: Flow, law: Constraint | None, condition: torch.Tensor | None, here: slice) -> Samples:
         import torch

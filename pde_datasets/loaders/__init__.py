@@ -8,32 +8,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
+from pde_datasets.lazy import Lazy
+from pde_datasets.loaders.glance import check_there, describe
+
 if TYPE_CHECKING:
-    from pde_datasets.problem import Fields
+    from pde_datasets.fields import Fields
 
 __all__ = ["FORMATS", "Format", "open"]
 
 _BLOCK = 1 << 22
 """Values looked at in one go by the search for NaN: 32 MiB of float64, so that a mapped file larger than memory can be checked."""
 
-_FOREIGN = (
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file laid out otherwise"),
-    (b"\x89PNG", "a PNG image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"%PDF", "a PDF document"),
-    (b"\x93NUMPY", "a NumPy array, which has no grid"),
-    (b"CDF", "a classic netCDF file"),
-    (b"PK\x03\x04", "a zip archive laid out otherwise"),
-    (b"MATLAB ", "a MATLAB file"),
-    (b"\x1f\x8b", "a gzip archive: unpack it first"),
-    (b"\x80", "a Python pickle, which can run code and is never opened: write its tensors with torch.save"),
-)
+_EAGER = 1 << 28
+"""Bytes up to which fields are read at once."""
 
 
 @dataclass(frozen=True)
@@ -90,63 +85,43 @@ FORMATS: dict[str, Format] = {
 
 
 def open(path: str | os.PathLike[str], format: str | None = None) -> Fields:
-    """Open a file of fields, in our own layout or a foreign one.
+    """Open a file or folder of fields, in our own layout or a foreign one.
 
     Arguments:
-        path: the file.
-        format: a name in `FORMATS`; by default whichever recognises the content.
+        path: the file, or the folder of a format that is one.
+        format: a name in `FORMATS`; by default whichever recognises the content, the more particular ones asked first.
 
     Returns:
         The fields, (N, C, *N), in the float type they are stored in, with at least `format`, `path` (the file's name) and `notes` (what
-        the reader decided or knows to be inexact) among their attributes.
+        the reader decided or knows to be inexact) among their attributes. Fields of more than a quarter of a GiB stay in their file
+        until they are indexed (`Fields.u` is `Lazy`, or a tensor mapped from the file).
 
     Raises:
-        ValueError: the file is missing, a folder, empty, truncated or of no known format, the format's name is unknown or not what
-            the file is, or values are NaN or infinite.
+        ValueError: the file is missing, a folder that is no known format, empty, truncated or of no known format, the format's name is
+            unknown or not what the file is, a library that reads it is missing, or values are NaN or infinite.
     """
     path = Path(path)
     if format is not None and format not in FORMATS:
         near = get_close_matches(format, FORMATS, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise ValueError(f"open expects one of the formats {', '.join(FORMATS)}; got '{format}'.{hint}")
-    head = _head(path)
+    check_there(path)
     found = [entry for entry in FORMATS.values() if format in (None, entry.name) and entry.recognises(path)]
     if not found:
         wanted = f"one of the formats {', '.join(FORMATS)}" if format is None else f"{format}: {FORMATS[format].description}"
         way_out = "Convert it to one of these; FORMATS describes them." if format is None else "Leave `format` out to have it detected."
-        raise ValueError(f"{path.name}: open expects {wanted}; got {_describe(head)}. {way_out}")
+        raise ValueError(f"{path.name}: open expects {wanted}; got {describe(path)}. {way_out}")
     fields = found[0].load(path)
-    _check_finite(fields, path)
-    return fields
-
-
-def _head(path: Path) -> bytes:
-    """The first bytes of a file that is there and not empty."""
-    if path.is_dir():
-        raise ValueError(f"open expects a file; got the folder '{path}'. Name a file inside it.")
-    if not path.exists():
-        raise ValueError(f"open expects a file; there is none at '{path}'. Check the path.")
-    try:
-        with path.open("rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise ValueError(f"open expects a readable file; '{path}' is not: {error.strerror}.") from error
-    if not head:
-        raise ValueError(f"open expects a file with fields; '{path}' is empty. Fetch or write it again.")
-    return head
-
-
-def _describe(head: bytes) -> str:
-    """What a foreign file is, in a few words."""
-    for magic, what in _FOREIGN:
-        if head.startswith(magic):
-            return what
-    printable = sum(byte in b"\t\n\r" or 32 <= byte < 127 or byte >= 128 for byte in head) / len(head)
-    return "a text file" if printable == 1.0 else f"a file that begins with the bytes {head[:8].hex(' ')}"
+    if not isinstance(fields.u, Lazy):
+        _check_finite(fields, path)
+        return fields
+    _check_parameters(fields, path)
+    return replace(fields, u=fields.u.load()) if fields.u.numel() * fields.u.dtype.itemsize <= _EAGER else fields
 
 
 def _check_finite(fields: Fields, path: Path) -> None:
-    """Raise a `ValueError` that names the channels or parameters with NaN or infinite values."""
+    """Raise a `ValueError` that names the channels with NaN or infinite values."""
+    assert isinstance(fields.u, Tensor)
     step = max(1, _BLOCK // max(1, fields.u[:1].numel()))
     nan, inf = [0] * len(fields.channels), [0] * len(fields.channels)
     for start in range(0, len(fields), step):
@@ -160,10 +135,19 @@ def _check_finite(fields: Fields, path: Path) -> None:
         for i, name in enumerate(fields.channels)
         if nan[i] or inf[i]
     ]
-    for name, values in fields.parameters.items():
-        counts = _not_finite(values)
-        if any(counts):
-            bad.append(f"parameter '{name}' has {_count(*counts)} among its {values.numel()} values")
+    _refuse(path, bad)
+    _check_parameters(fields, path)
+
+
+def _check_parameters(fields: Fields, path: Path) -> None:
+    """Raise a `ValueError` that names the parameters with NaN or infinite values."""
+    counts = {name: _not_finite(values) for name, values in fields.parameters.items()}
+    _refuse(
+        path, [f"parameter '{n}' has {_count(*c)} among its {fields.parameters[n].numel()} values" for n, c in counts.items() if any(c)]
+    )
+
+
+def _refuse(path: Path, bad: list[str]) -> None:
     if bad:
         raise ValueError(f"{path.name}: open expects finite values; {'; '.join(bad)}. Repair or drop them before opening the file.")
 

@@ -1,7 +1,6 @@
 """Space-time fields in MATLAB files: coordinates `x`, times `t` or `tt`, one field `usol`, `uu` or `u`, as Raissi and pysindy write.
 
-Format 5 is read by `mat5`. Format 7.3 is HDF5, where MATLAB's column-major arrays appear with their axes reversed; they are turned
-back here, so that both give (nx, nt). Space comes first in the file, physical time first in `Fields`.
+Space comes first in the file, physical time first in `Fields`.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from constraints.grid import Axis, Grid
-from pde_datasets.loaders.hdf5 import is_hdf5, opened
-from pde_datasets.loaders.mat5 import read_arrays
+from pde_datasets.fields import Fields
+from pde_datasets.loaders.mat import is_mat, read_mat
 from pde_datasets.loaders.seam import space_axis
-from pde_datasets.problem import Fields
 
 _FIELD = ("usol", "uu", "u")
 _TIME = ("t", "tt")
@@ -26,9 +24,8 @@ _REAL = 1e-5
 
 
 def recognises(path: Path) -> bool:
-    """Whether a file begins with the header of MATLAB 5.0 or 7.3."""
-    with path.open("rb") as file:
-        return file.read(19) in (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
+    """Whether a file begins with the header of MATLAB 5.0 or 7.3; what is in it, `load` says."""
+    return is_mat(path)
 
 
 def load(path: Path) -> Fields:
@@ -43,7 +40,7 @@ def load(path: Path) -> Fields:
     Raises:
         ValueError: a truncated file, missing or ill-shaped arrays, coordinates that do not increase, or scattered points.
     """
-    arrays = _arrays(path)
+    arrays = read_mat(path)
     x, time, u = _space_time(path, arrays)
     seam = space_axis("x", x, u)
     u = u[:, : seam.points]
@@ -101,32 +98,3 @@ def _space_time(path: Path, arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[An
     if u.dtype.kind in "bui":
         u = u.astype(np.float64)
     return x, time, u.astype(u.dtype.newbyteorder("="))
-
-
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The numeric arrays of a file, shaped as in MATLAB."""
-    if is_hdf5(path):
-        return _arrays_73(path)
-    try:
-        return read_arrays(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(
-            f"{path.name}: matlab expects a whole .mat file; this one is truncated or damaged ({error}). Fetch it again."
-        ) from error
-
-
-def _arrays_73(path: Path) -> dict[str, NDArray[Any]]:
-    """The numeric arrays of a format 7.3 file, their axes turned back; complex numbers are pairs (real, imag) there."""
-    arrays: dict[str, NDArray[Any]] = {}
-    with opened(path) as file:
-        for name in file:
-            entry = file.get(name)
-            dtype, shape = getattr(entry, "dtype", None), getattr(entry, "shape", None)
-            if dtype is None or shape is None:
-                continue
-            if dtype.names == ("real", "imag"):
-                pairs = entry[()]
-                arrays[name] = (pairs["real"] + 1j * pairs["imag"]).T
-            elif dtype.kind in "buif":
-                arrays[name] = np.asarray(entry[()]).T
-    return arrays

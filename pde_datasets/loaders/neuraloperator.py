@@ -7,8 +7,6 @@ Neither stores its grid. Burgers is published on $x = i/128$ and $t = 0, 0.01, \
 sixth time: the 17 times end at 0.96, not at 1. A spectral solution from `x` meets `y` to 1.3e-4 (relative, root mean square) for
 that end time and to 1.5e-2 for an end time of 1.
 
-Files are unpickled by `torch.load(weights_only=True)` alone, which makes tensors and containers and runs nothing else.
-
 Source:
     Li et al., Fourier neural operator for parametric partial differential equations, ICLR 2021; the reader
     `load_burgers_1dtime` of the library for the published times.
@@ -17,28 +15,24 @@ Source:
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
-from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
 
 from constraints.grid import Axis, Grid
-from pde_datasets.problem import Fields
+from pde_datasets.fields import Fields
+from pde_datasets.loaders.pt import content, is_pt
 
 _TIMES = 101
 """Times of the published Burgers trajectories, 0.01 apart."""
 
 
 def recognises(path: Path) -> bool:
-    """Whether a file is a zip archive that `torch.save` began: its first member is `data.pkl`.
-
-    The members' directory is at the end of an archive, so the first member's own header is read: it survives truncation.
-    """
-    with path.open("rb") as file:
-        head = file.read(512)
-    length = int.from_bytes(head[26:28], "little")
-    return head.startswith(b"PK\x03\x04") and head[30 : 30 + length].endswith(b"data.pkl")
+    """Whether a file is a dictionary of tensors with `x` and `y`."""
+    if not is_pt(path):
+        return False
+    data = content(path)
+    return isinstance(data, dict) and {"x", "y"} <= set(data)
 
 
 def load(path: Path) -> Fields:
@@ -51,7 +45,7 @@ def load(path: Path) -> Fields:
     Raises:
         ValueError: a truncated file, a pickle of anything but tensors, or a dictionary of neither kind.
     """
-    data = _tensors(path)
+    data = {str(name): value for name, value in content(path).items() if isinstance(value, Tensor)}
     x, y = data.get("x"), data.get("y")
     if x is not None and y is not None and y.is_floating_point() and y.numel() > 0:
         if x.ndim == 2 and y.ndim == 3 and x.shape == y[:, 0].shape and x.is_floating_point():
@@ -63,27 +57,6 @@ def load(path: Path) -> Fields:
         f"{path.name}: neuraloperator expects floats x (N, X), y (N, T, X) (Burgers), or a two-valued x (N, H, W) with floats y (N, H, W) "
         f"(Darcy); got {got or 'no tensor'}. Write another layout with pde_datasets.store."
     )
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a dictionary written by `torch.save`."""
-    try:
-        if not is_zipfile(path):
-            raise ValueError("truncated, its directory is missing")
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise ValueError(
-            f"{path.name}: neuraloperator expects a dictionary of tensors; the pickle asks for other objects and was refused, nothing "
-            "in it was run. Save the tensors alone with torch.save."
-        ) from error
-    except Exception as error:  # on damaged bytes the unpickler raises whatever it stumbles on: IndexError, KeyError, RuntimeError, ...
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(
-            f"{path.name}: neuraloperator expects a whole .pt archive; this one is truncated or damaged ({reason}). Fetch it again."
-        ) from error
-    if not isinstance(data, dict):
-        raise ValueError(f"{path.name}: neuraloperator expects a dictionary with tensors x, y; got a {type(data).__name__}.")
-    return {str(name): value for name, value in data.items() if isinstance(value, Tensor)}
 
 
 def _burgers(path: Path, x: Tensor, y: Tensor, viscosity: Tensor | None) -> Fields:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from pde_datasets.fields import Fields
 from pde_datasets.loaders.hdf5 import is_hdf5, opened, plain
-from pde_datasets.problem import Fields
 from pde_datasets.store import read
 
 

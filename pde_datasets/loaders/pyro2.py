@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from constraints.grid import Axis, Grid
+from pde_datasets.fields import Fields
 from pde_datasets.loaders.hdf5 import is_hdf5, opened, plain
-from pde_datasets.problem import Fields
 
 _ORDER = ("density", "height", "x-velocity", "y-velocity", "x-momentum", "y-momentum", "energy")
 """Channels that play a part in laws come first, components of a vector side by side; the others follow by name."""

@@ -1,0 +1,81 @@
+"""What a file is, in a few words: said when no format knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+_MAGIC = (
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"%PDF", "a PDF document"),
+    (b"\x93NUMPY", "a NumPy array, which has no grid"),
+    (b"CDF", "a classic netCDF file"),
+    (b"PK\x03\x04", "a zip archive laid out otherwise"),
+    (b"MATLAB ", "a MATLAB file"),
+    (b"\x1f\x8b", "a gzip archive: unpack it first"),
+    (b"\x80", "a Python pickle, which can run code and is never opened: write its tensors with torch.save"),
+)
+
+_SHOWN = 8
+"""Names listed."""
+
+
+def check_there(path: Path) -> None:
+    """Refuse a path without anything to read.
+
+    Raises:
+        ValueError: there is nothing, an empty file or folder, or a file that may not be read.
+    """
+    if not path.exists():
+        raise ValueError(f"open expects a file; there is none at '{path}'. Check the path.")
+    try:
+        if path.is_dir():
+            empty = not any(path.iterdir())
+        else:
+            with path.open("rb") as file:
+                empty = not file.read(1)
+    except OSError as error:
+        raise ValueError(f"open expects a readable file; '{path}' is not: {error.strerror}.") from error
+    if empty:
+        raise ValueError(f"open expects a file with fields; '{path}' is empty. Fetch or write it again.")
+
+
+def describe(path: Path) -> str:
+    """What a foreign file is, with the names and shapes of what is in it where that can be read.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    from pde_datasets.loaders.hdf5 import is_hdf5, tree
+    from pde_datasets.loaders.mat import is_mat, read_mat
+    from pde_datasets.loaders.pt import content, is_pt
+
+    if path.is_dir():
+        return f"the folder '{path}' with {_list(sorted(entry.name for entry in path.iterdir()))}. Name a file inside it, if that is meant"
+    if is_mat(path):
+        return f"a MATLAB file with {_shapes(read_mat(path))}"
+    if is_hdf5(path):
+        return f"an HDF5 file laid out otherwise, with {_list(f'{name} {shape}' for name, shape in tree(path).items())}"
+    if is_pt(path):
+        data = content(path)
+        return f"a .pt file with {_shapes(data)}" if isinstance(data, Mapping) else f"a .pt file with a {type(data).__name__}"
+    with path.open("rb") as file:
+        head = file.read(512)
+    for magic, what in _MAGIC:
+        if head.startswith(magic):
+            return what
+    printable = sum(byte in b"\t\n\r" or 32 <= byte < 127 or byte >= 128 for byte in head) / len(head)
+    return "a text file" if printable == 1.0 else f"a file that begins with the bytes {head[:8].hex(' ')}"
+
+
+def _shapes(arrays: Mapping[Any, Any]) -> str:
+    return _list(f"{name} {tuple(value.shape)}" if hasattr(value, "shape") else str(name) for name, value in arrays.items())
+
+
+def _list(names: Iterable[str]) -> str:
+    """Names, the first few of them."""
+    every = list(names)
+    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
+    return (", ".join(every[:_SHOWN]) + more) or "nothing in it"
