@@ -215,3 +215,30 @@ def _thinned(axis: Axis, stride: int) -> Axis:
     positions = axis.positions()[::stride]
     period = axis.extent if axis.periodic else None
     return Axis.at(axis.name, positions.tolist(), periodic=axis.periodic, length=period, unit=axis.unit)
+
+
+class Batches(torch.utils.data.Dataset[tuple[Tensor, dict[str, Tensor]]]):
+    """Fields as a data set of `torch.utils.data`: item i is a field (C, *N) with its parameters.
+
+    A loader that asks for several items at once gets them in one reading, a batch (B, C, *N) with parameters (B, ...): pass it
+    `collate_fn=lambda batch: batch`, since there is nothing left to collate.
+
+    Example:
+        >>> line = Fields(torch.zeros(8, 1, 4), Grid(Axis("x", 4)), ("u",), parameters={"a": torch.arange(8)})
+        >>> loader = torch.utils.data.DataLoader(Batches(line), batch_size=4, shuffle=True, collate_fn=lambda batch: batch)
+        >>> [u.shape for u, parameters in loader]
+        [torch.Size([4, 1, 4]), torch.Size([4, 1, 4])]
+    """
+
+    def __init__(self, fields: Fields) -> None:
+        self.fields = fields
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.fields.u[index], {name: values[index] for name, values in self.fields.parameters.items()}
+
+    def __getitems__(self, index: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        positions = torch.tensor(index)
+        return self.fields.u[positions], {name: values[positions] for name, values in self.fields.parameters.items()}

@@ -15,6 +15,7 @@ import mmap
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ class Writer:
     def append(self, fields: Fields, certificate: Mapping[str, Tensor] | None = None) -> None:
         """Add samples; they are safe on return."""
         stop = self.written + len(fields)
+        fields = replace(fields, u=fields.values)
         if not self.written:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.ledger.unlink(missing_ok=True)  # before the samples it counts are overwritten
@@ -115,7 +117,7 @@ class Writer:
         file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
         file.attrs["grid"] = json.dumps([axis.to_json() for axis in fields.grid.axes])
         file.attrs["attributes"] = json.dumps({**fields.attributes, "settings": self.settings}, default=str)
-        data = _allocate(file, "fields", self.count, fields.u[:1])
+        data = _allocate(file, "fields", self.count, fields.values)
         data.attrs["channels"], data.attrs["units"] = list(fields.channels), list(fields.units)
         data.dims[0].label, data.dims[1].label = "sample", "channel"
         for i, axis in enumerate(fields.grid.axes):

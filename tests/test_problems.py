@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from constraints import Axis, Grid
 from constraints.calculus import Spectral, curl, divergence, gradient, laplacian
 from constraints.calculus.spectral import wavenumbers
-from pde_datasets import Fields, Problem
+from pde_datasets import Problem
 from pde_datasets.problem import generator
 from pde_datasets.problems import Burgers, Heat, Kolmogorov, TaylorGreen
 from pde_datasets.problems.burgers import cole_hopf
@@ -434,37 +433,3 @@ def test_trajectories_of_later_blocks_are_the_same() -> None:
     assert torch.equal(whole[1:3], SMALL.draw(2, seed=3, start=31).u)
     assert torch.equal(whole[2:], SMALL.draw(2, seed=3, start=32).u)
     assert (whole - SMALL.draw(1, seed=3).u).abs().amax((1, 2, 3)).min() > 1e-2
-
-
-# --- fields ------------------------------------------------------------------------------------------------------------------------
-
-LINE = Grid(Axis("x", 4, periodic=True))
-
-
-def test_a_range_of_fields_keeps_what_belongs_to_it() -> None:
-    u = torch.arange(40, dtype=torch.float64).reshape(5, 2, 4)
-    whole = Fields(u, LINE, ("a", "b"), parameters={"r": torch.arange(5), "m": torch.arange(10).reshape(5, 2)}, roles={"velocity": ("b",)})
-    part = whole[1:3]
-    assert torch.equal(part.u, u[1:3])
-    assert part.parameters["r"].tolist() == [1, 2]
-    assert part.parameters["m"].tolist() == [[2, 3], [4, 5]]
-    assert (part.units, part.roles, part.channels, len(part)) == (("1", "1"), whole.roles, whole.channels, 2)
-    assert whole.channel("b") == 1
-    assert whole.role("velocity") == (1,)
-    assert whole.role("energy") == ()
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda u: Fields(u, LINE, ("a",)), r"shape \(B, 1, 4\)"),
-        (lambda u: Fields(u, LINE, ("a", "b"), units=("m",)), "one unit a channel"),
-        (lambda u: Fields(u, LINE, ("a", "b"), parameters={"r": torch.zeros(2)}), "'r' with 3 rows"),
-        (lambda u: Fields(u, LINE, ("a", "b"), parameters={"r": torch.tensor(1.0)}), "'r' with 3 rows"),
-        (lambda u: Fields(u, LINE, ("a", "b"), roles={"density": ("c",)}), "role 'density'.*got 'c'"),
-        (lambda u: Fields(u[..., 0], LINE, ("a", "b")), "expects fields"),
-    ],
-)
-def test_fields_that_do_not_fit_are_refused(make: Callable[[Tensor], Fields], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make(torch.zeros(3, 2, 4))
