@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from constraints import Constraint, compatibility
+from constraints import Balance, Constraint, compatibility
 from pcfm.laws import Context, build, build_all, parse, self_contained
-from pde_datasets import Fields
+from pde_datasets import Fields, problem_of
 
 HOLDS = {torch.float64: 1e-9, torch.float32: 2e-5}
 """Relative residual up to which a law counts as holding: round-off, with the margin that solvers and storage in that type take."""
@@ -19,7 +19,14 @@ _FEW = 4
 
 def candidates(fields: Fields) -> tuple[list[str], list[str]]:
     """Laws that could hold for fields of this kind, and what cannot be checked and why."""
-    laws, unknown = [law for law in fields.laws if self_contained(law)], []
+    laws = [law for law in fields.laws if self_contained(law)]
+    unknown: list[str] = []
+    if fields.mesh is not None:
+        return laws, unknown
+    try:
+        laws += ["problem"] if problem_of(fields) is not None else []
+    except ValueError as error:
+        unknown.append(str(error))
     named = {parse(law)[0] for law in laws}
     space = fields.grid.space_axes
     velocity = fields.roles.get("velocity", ())
@@ -64,16 +71,32 @@ def audit(fields: Fields, laws: tuple[str, ...] = (), batch: int = 256) -> tuple
     texts, unknown = (list(laws), []) if laws else candidates(fields)
     rows = []
     for text in texts:
-        context = Context(fields.grid, fields.channels, fields.roles, fields.laws, count=len(fields))
+        context = Context(fields.grid, fields.channels, fields.roles, fields.laws, count=len(fields), origin=fields)
         law = build(text, context)
-        rows.append({"law": text, **_measure(law, fields, batch)})
-    return rows, unknown
+        rows += [{"law": text, **_measure(leaf, fields, batch)} for leaf in (law.leaves() if text == "problem" else [law])]
+    return rows + _equations(fields), unknown
+
+
+def _equations(fields: Fields) -> list[dict[str, Any]]:
+    """The equations written on the mesh of fields, each as a law, the largest residual over all samples."""
+    rows = []
+    for name, equation in ({} if fields.mesh is None else fields.mesh.equations).items():
+        each = isinstance(equation.matrix, tuple) or isinstance(equation.value, tuple)
+        parts = [fields[i : i + 1] for i in range(len(fields))] if each else [fields]
+        found = []
+        for i, part in enumerate(parts):
+            matrix, value = equation.of(i)
+            shape = (len(fields.channels), *fields.grid.shape)
+            law = Balance(matrix.to(torch.float64), value, shape=shape, name=name, unit=equation.unit)
+            found.append(_measure(law, part, len(part)))
+        rows.append({"law": name, **max(found, key=lambda row: row["relative"])})
+    return rows
 
 
 def together(fields: Fields, laws: tuple[str, ...]) -> dict[str, Any]:
     """Whether laws can hold together near the first of some fields, and which of them repeat others; as `constraints.compatibility`."""
     few = fields[slice(0, min(len(fields), _FEW))]
-    context = Context(fields.grid, fields.channels, fields.roles, fields.laws, count=len(few))
+    context = Context(fields.grid, fields.channels, fields.roles, fields.laws, count=len(few), origin=few)
     names = [text for text in laws for _ in build(text, context).leaves()]
     found = compatibility(build_all(laws, context), few.values.to(torch.float64), names)
     redundant = [{"law": row.law, "by": list(row.by)} for row in found.redundant]

@@ -13,8 +13,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import tyro
 
 from pcfm.commands.common import Common
-from pcfm.commands.data import Generate, Inspect, Project
+from pcfm.commands.convert import Convert
+from pcfm.commands.data import Inspect, Project
 from pcfm.commands.demo import Demo
+from pcfm.commands.generate import Generate
 from pcfm.commands.holonomy import Holonomic
 from pcfm.commands.info import Doctor, List, Report
 from pcfm.commands.model import Evaluate, Sample, Train
@@ -24,6 +26,7 @@ COMMANDS: dict[str, type[Common]] = {
     "demo": Demo,
     "generate": Generate,
     "inspect": Inspect,
+    "convert": Convert,
     "holonomic": Holonomic,
     "train": Train,
     "sample": Sample,
@@ -35,7 +38,7 @@ COMMANDS: dict[str, type[Common]] = {
 }
 
 _DESCRIPTION = "Generate fields that obey physical laws, and make given fields obey them."
-_GATHERED = ("--law", "--set")
+_GATHERED = ("--law", "--set", "--thin", "--split")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,7 +108,7 @@ def gather(arguments: list[str]) -> list[str]:
 
 def _belongs(flag: str, text: str) -> bool:
     """Whether a further word after a list flag is one of its values and not a positional argument."""
-    return "=" in text if flag == "--set" else "/" not in text.partition(":")[0] and "." not in text.partition(":")[0]
+    return "=" in text if flag != "--law" else "/" not in text.partition(":")[0] and "." not in text.partition(":")[0]
 
 
 def _fail(message: str) -> int:

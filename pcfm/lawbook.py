@@ -40,6 +40,7 @@ from constraints import (
 )
 from constraints.divergence import SCHEMES
 from pcfm.naming import lookup, suggest
+from pde_datasets import Fields, problem_of
 
 Options = dict[str, str]
 
@@ -56,6 +57,8 @@ class Context:
         reference: reference fields, (N, C, *N), or None.
         count: number of fields the law is for: with reference data, field i gets the values of reference i, cyclically.
         start: index of the first of them.
+        origin: fields that know the embedded problem that made them: the fields themselves, or the reference; field i is under the laws
+            of the parameters of number i, cyclically.
     """
 
     grid: Grid
@@ -65,6 +68,7 @@ class Context:
     reference: Tensor | None = None
     count: int = 1
     start: int = 0
+    origin: Fields | None = None
 
     def references(self) -> Tensor | None:
         """The reference of each field, float64."""
@@ -322,7 +326,24 @@ def _walls(law: str) -> Callable[[Context, Options], Constraint]:
     return builder
 
 
+def _problem(context: Context, options: Options) -> Constraint:
+    """The laws of the embedded problem that the fields, or the reference, are from."""
+    problem = None if context.origin is None else problem_of(context.origin)
+    if problem is None or context.origin is None:
+        raise ValueError(
+            "law 'problem' needs fields that an embedded problem made and that were not cut since (pcfm generate), or such reference "
+            "data (--reference FILE)."
+        )
+    if problem.grid.shape != context.grid.shape:
+        raise ValueError(
+            f"law 'problem' expects fields on {problem.grid.shape}, as problem '{problem.name}' makes; got {context.grid.shape}."
+        )
+    rows = (context.start + torch.arange(context.count)) % len(context.origin)
+    return problem.constraint({name: values[rows] for name, values in context.origin.parameters.items()})
+
+
 LAWS: dict[str, Law] = {
+    "problem": Law((), _problem, "all laws of the embedded problem that made the fields, as its scheme obeys them"),
     "initial-condition": Law(
         ("file",), _at_one_time("initial-condition", lambda o: 0), "the fields at the first time are given (file=FILE)"
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,6 +81,12 @@ class Fields:
     def values(self) -> Tensor:
         """All fields in memory."""
         return self.u.load() if isinstance(self.u, Lazy) else self.u
+
+    def pieces(self) -> Iterator[Fields]:
+        """The fields in pieces of moderate size, one after the other: how a file larger than memory is gone through."""
+        starts = (self.u if isinstance(self.u, Lazy) else Lazy.of(self.u)).blocks()
+        for first in starts:
+            yield self[first : first + starts.step]
 
     def channel(self, name: str, speaker: str = "Fields") -> int:
         """Position of a channel.
@@ -215,6 +222,46 @@ def _thinned(axis: Axis, stride: int) -> Axis:
     positions = axis.positions()[::stride]
     period = axis.extent if axis.periodic else None
     return Axis.at(axis.name, positions.tolist(), periodic=axis.periodic, length=period, unit=axis.unit)
+
+
+def join(parts: Sequence[Fields]) -> Fields:
+    """Sets of fields of one kind as one; nothing is read.
+
+    Raises:
+        ValueError: none, or sets that differ in grid, channels, units, type or parameters, or live on different meshes.
+    """
+    if not parts:
+        raise ValueError("join expects at least one set of fields; got none.")
+    first = parts[0]
+    for part in parts[1:]:
+        for what, a, b in (
+            ("grid", str(first.grid), str(part.grid)),
+            ("channels", first.channels, part.channels),
+            ("units", first.units, part.units),
+            ("type", first.u.dtype, part.u.dtype),
+            ("parameters", sorted(first.parameters), sorted(part.parameters)),
+            ("roles", first.roles, part.roles),
+            ("mesh", first.mesh is None, part.mesh is None),
+        ):
+            if a != b:
+                raise ValueError(f"join expects fields of one {what}; got {a} and {b}.")
+        if first.mesh is not None and part.mesh is not None and not torch.equal(first.mesh.points, part.mesh.points):
+            raise ValueError("join expects fields on one mesh; the points differ. Interpolate them to common points first.")
+    ends = torch.tensor([len(part) for part in parts]).cumsum(0).tolist()
+    begins = [0, *ends[:-1]]
+
+    def read(box: tuple[slice, ...]) -> Tensor:
+        start, stop, step = box[0].indices(ends[-1])
+        pieces = []
+        for part, begin, end in zip(parts, begins, ends, strict=True):
+            low = start + max(0, -(-(begin - start) // step)) * step
+            if low < min(stop, end):
+                pieces.append(part.u[(slice(low - begin, min(stop, end) - begin, step), *box[1:])])
+        return torch.cat(pieces) if pieces else torch.empty(0)
+
+    parameters = {name: torch.cat([part.parameters[name] for part in parts]) for name in first.parameters}
+    laws = tuple(law for law in first.laws if all(law in part.laws for part in parts))
+    return replace(first, u=Lazy(read, (ends[-1], *first.u.shape[1:]), first.u.dtype), parameters=parameters, laws=laws)
 
 
 class Batches(torch.utils.data.Dataset[tuple[Tensor, dict[str, Tensor]]]):

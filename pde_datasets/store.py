@@ -1,8 +1,8 @@
 """Our HDF5 files: fields with grid, units, parameters, laws and certificates.
 
 Layout: dataset `fields` (N, C, *grid), contiguous, with a dimension scale for each axis, channel names and units as attributes; group
-`parameters`, one dataset each; group `laws`; group `mesh` where there is one; group `certificate`, one row a sample; root attributes `format`, `version`, `grid` and
-`attributes` (JSON). Contiguous, so that it can be mapped: files larger than memory open at once.
+`parameters`, one dataset each; group `laws`; group `mesh` where there is one; group `certificate`, one row a sample; root attributes
+`format`, `version`, `grid` and `attributes` (JSON). Contiguous, so that it can be mapped: files larger than memory open at once.
 
 A file appears under its name when it is whole. Until then it is `NAME.part`, and `NAME.part.json` says how many samples of it are there
 and with which settings they were made: a killed run goes on from it, and is not lost to one that does not ask for that.
@@ -26,7 +26,6 @@ from torch import Tensor
 
 from constraints import Axis, Grid
 from pde_datasets.fields import Fields
-from pde_datasets.lazy import Lazy
 from pde_datasets.mesh import Mesh
 from pde_datasets.mesh_store import read_mesh, write_mesh
 
@@ -174,10 +173,9 @@ def write(
 ) -> None:
     """Write fields, those still in a file piece by piece."""
     writer = Writer(path, len(fields), {}, columns=columns, mesh=fields.mesh, overwrite=overwrite)
-    starts = fields.u.blocks() if isinstance(fields.u, Lazy) else range(0, len(fields), max(len(fields), 1))
-    for first in starts:
-        here = slice(first, first + starts.step)
-        writer.append(fields[here], None if certificate is None else {name: rows[here] for name, rows in certificate.items()})
+    for piece in fields.pieces():
+        here = slice(writer.written, writer.written + len(piece))
+        writer.append(piece, None if certificate is None else {name: rows[here] for name, rows in certificate.items()})
     writer.finish()
 
 

@@ -10,6 +10,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 import torch
 
+from tests.commands import Call, Ran, start
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -25,3 +27,15 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real files not found in {folder}; set PCFM_DATA (docs/data.md names their public sources)")
     return folder
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command line in this process and catch what it says."""
+
+    def run(command: str) -> Ran:
+        capsys.readouterr()
+        status = start(command)
+        return Ran(status, *capsys.readouterr())
+
+    return run

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 import pcfm
 from constraints import Axis, Grid
-from pcfm.cli import COMMANDS, gather, main
+from pcfm.cli import COMMANDS, gather
 from pcfm.commands import common, data
 from pcfm.experiment import NETWORKS, SOURCES, shipped
 from pcfm.generation import METHODS, SOLVERS
@@ -30,45 +30,10 @@ from pcfm.laws import LAWS, Context, standing
 from pcfm.report import Record
 from pde_datasets import PROBLEMS, Fields, store
 from pde_datasets.loaders import FORMATS
+from tests.commands import Call, start
 
 SMALL = "network.modes=4 network.width=8 network.depth=2 training.batch=8 training.evaluate_every=10 training.checkpoint_every=10"
 CERTIFICATE = {"violation", "violation_before", "stationarity", "distance", "multiplier_norm", "iterations", "converged"}
-
-
-class Ran(NamedTuple):
-    """What a command came to."""
-
-    status: int
-    out: str
-    err: str
-
-    def json(self) -> dict[str, Any]:
-        """Standard output as the one JSON document it has to be."""
-        document: dict[str, Any] = json.loads(self.out)
-        return document
-
-
-Call = Callable[[str], Ran]
-
-
-def start(command: str) -> int:
-    """Run a command line in this process; its exit status."""
-    try:
-        return main(shlex.split(command))
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command line in this process and catch what it says."""
-
-    def run(command: str) -> Ran:
-        capsys.readouterr()
-        status = start(command)
-        return Ran(status, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="session")

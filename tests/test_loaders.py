@@ -134,7 +134,8 @@ def test_format_is_detected_from_content(kind: str, suffix: str, tmp_path: Path)
 
 
 def test_listing_formats_imports_no_reader() -> None:
-    code = "import sys, pde_datasets.loaders as l; assert l.FORMATS; print([m for m in sys.modules if m.startswith(l.__name__ + '.') or m == 'h5py'])"
+    listed = "[m for m in sys.modules if m.startswith(l.__name__ + '.') or m == 'h5py']"
+    code = f"import sys, pde_datasets.loaders as l; assert l.FORMATS; print({listed})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['pde_datasets.loaders.glance']"
     assert all(entry.name == name and entry.description and entry.source for name, entry in FORMATS.items())
@@ -487,7 +488,7 @@ def test_missing_folder_empty_and_unknown_format(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is empty"):
         loaders.open(tmp_path)
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(ValueError, match="got the folder .* with notes.txt. Name a file inside it"):
+    with pytest.raises(ValueError, match=r"got the folder .* with notes.txt\. Name a file inside it"):
         loaders.open(tmp_path)
     (tmp_path / "empty.pt").touch()
     with pytest.raises(ValueError, match="is empty"):

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -151,21 +151,21 @@ def open_fields(path: Path, format: str | None = None) -> Fields:
     return pde_datasets.open(path, format)
 
 
-def open_reference(path: Path | None, like: Context) -> torch.Tensor | None:
-    """Reference fields for laws, checked to be on the same grid.
+def with_reference(context: Context, path: Path | None) -> Context:
+    """The context of laws with reference fields, checked to be on the same grid.
 
     Raises:
         ValueError: the file cannot be used, or its fields are of another shape.
     """
     if path is None:
-        return None
+        return context
     fields = open_fields(path)
-    if fields.grid.shape != like.grid.shape or len(fields.channels) != len(like.channels):
+    if fields.grid.shape != context.grid.shape or len(fields.channels) != len(context.channels):
         raise ValueError(
-            f"--reference expects fields like those the laws are for, {len(like.channels)} channels on {like.grid.shape}; "
+            f"--reference expects fields like those the laws are for, {len(context.channels)} channels on {context.grid.shape}; "
             f"{path} has {len(fields.channels)} on {fields.grid.shape}."
         )
-    return fields.values
+    return replace(context, reference=fields.values, origin=fields)
 
 
 def law_columns(law: Constraint) -> list[str]:

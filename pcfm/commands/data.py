@@ -1,124 +1,20 @@
-"""Commands about fields: generate, inspect, project."""
+"""Commands about fields of a file: inspect, project."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from pcfm.commands.common import CHUNK, DONE, UNMET, Common, Laws, law_columns, law_lines, open_fields, open_reference, record_file, summary
+from pcfm.commands.common import CHUNK, DONE, UNMET, Common, Laws, law_columns, law_lines, open_fields, record_file, summary, with_reference
 
 if TYPE_CHECKING:
     import torch
 
     from constraints import Constraint
-    from pde_datasets import Fields, Problem
-
-
-@dataclass(kw_only=True)
-class Generate(Common):
-    """Simulate fields with an embedded solver into one HDF5 file.
-
-    Attributes:
-        problem: What to solve; `pcfm list problems` names all.
-        count: Number of samples.
-        out: File to write.
-        set: Settings of the problem, key=value; unknown keys are errors.
-        config: TOML file with settings of the problem.
-        resume: Go on with a killed run.
-    """
-
-    problem: Annotated[str, tyro.conf.Positional]
-    count: int
-    out: Path
-    set: tuple[str, ...] = ()
-    config: Path | None = None
-    resume: bool = False
-
-    def run(self) -> int:
-        import torch
-
-        from pcfm import __version__
-        from pcfm.metrics import measure
-        from pcfm.report import Record
-        from pde_datasets.store import Writer
-
-        if self.count < 1:
-            raise ValueError(f"--count expects at least 1; got {self.count}.")
-        problem = build_problem(self.problem, self.set, self.config)
-        settings = {"problem": problem.name, "seed": self.seed, "dtype": self.dtype, **asdict(problem)}  # type: ignore[call-overload]
-        record = record_file(self.out, overwrite=self.overwrite, resume=self.resume)
-        writer = Writer(self.out, self.count, settings, overwrite=self.overwrite, resume=self.resume)
-        if writer.written:
-            self.say(f"resuming at sample {writer.written} of {self.count}")
-        progress = self.progress(self.count, "samples", writer.written)
-        with measure() as meter:
-            while writer.written < self.count:
-                size = min(CHUNK, self.count - writer.written)
-                drawn = problem.draw(size, seed=self.seed, start=writer.written)
-                u = drawn.values.to(self.torch_dtype())
-                if not torch.isfinite(u).all():
-                    raise ValueError(
-                        f"problem '{problem.name}' expects settings it can solve; with these, samples from {writer.written} on hold "
-                        "NaN or Inf. Change them back towards the defaults."
-                    )
-                writer.append(replace(drawn, u=u, attributes={**drawn.attributes, "code_version": __version__}))
-                progress.to(writer.written)
-            writer.finish()
-        results = {"problem": problem.name, "count": self.count, "file": self.out.name, "settings": settings}
-        Record.of(meter.cost, device="cpu", seeds={"fields": self.seed}, results=results).write(record)
-        self.say(f"{self.count} fields of {problem.name} ({problem.grid}) in {self.out}, {meter.cost.seconds:.1f} s")
-        self.emit({"file": str(self.out), "seconds": meter.cost.seconds, **results})
-        return DONE
-
-
-def build_problem(name: str, overrides: tuple[str, ...], config: Path | None) -> Problem:
-    """A problem with its settings.
-
-    Raises:
-        ValueError: an unknown problem or key, or a value of the wrong type.
-    """
-    import math
-    import tomllib
-
-    from pcfm.experiment import literal
-    from pcfm.naming import lookup, suggest
-    from pde_datasets import PROBLEMS
-
-    def number(value: Any) -> bool:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-    kind = lookup("problem", name, PROBLEMS)
-    values: dict[str, Any] = {}
-    if config is not None:
-        try:
-            values = tomllib.loads(config.read_text())
-        except OSError as error:
-            raise ValueError(f"configuration {config} cannot be read: {error.strerror}.") from error
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ValueError(f"configuration {config} is not TOML: {error}.") from error
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise ValueError(f"--set expects key=value; got '{override}'.")
-        values[key] = literal(text)
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
-    for key, value in values.items():
-        if key not in known:
-            raise ValueError(f"problem '{name}' has no setting '{key}'. {suggest(key, known)}")
-        default = known[key].default
-        if isinstance(default, tuple):
-            if not (isinstance(value, list) and len(value) == len(default) and all(number(v) for v in value)):
-                raise ValueError(f"setting '{key}' of problem '{name}' expects a range like {list(default)}; got {value!r}.")
-            values[key] = tuple(float(v) for v in value)
-        elif isinstance(default, int):
-            if not (isinstance(value, int) and number(value) and value > 0):
-                raise ValueError(f"setting '{key}' of problem '{name}' expects a positive whole number like {default}; got {value!r}.")
-        elif not number(value):
-            raise ValueError(f"setting '{key}' of problem '{name}' expects a number like {default}; got {value!r}.")
-    return kind(**values)
+    from pde_datasets import Fields
 
 
 @dataclass(kw_only=True)
@@ -228,8 +124,8 @@ class Project(Common):
         if self.tolerance is not None and not 0 < self.tolerance < 1:
             raise ValueError(f"--tolerance expects a fraction between 0 and 1; got {self.tolerance}.")
         fields = open_fields(self.file, self.format)
-        context = Context(fields.grid, fields.channels, fields.roles, fields.laws, count=len(fields))
-        context = replace(context, reference=open_reference(self.reference, context))
+        context = Context(fields.grid, fields.channels, fields.roles, fields.laws, count=len(fields), origin=fields)
+        context = with_reference(context, self.reference)
         law = build_all(self.law, context)
         device, dtype = self.torch_device(), self.torch_dtype()
         settings = {

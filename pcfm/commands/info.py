@@ -38,10 +38,17 @@ def _tables() -> dict[str, Any]:
     def doc(kind: Any) -> str:
         return str(kind.__doc__).strip().splitlines()[0].replace("$", "")
 
-    def problems() -> list[dict[str, str]]:
+    def problems() -> list[dict[str, Any]]:
         from pde_datasets import PROBLEMS
 
-        return [{"name": name, "summary": f"{kind.equation}  [{kind.source}]"} for name, kind in PROBLEMS.items()]
+        return [
+            {
+                "name": name,
+                "summary": f"{kind.equation}  [{kind.source}]" + (f"  [presets: {', '.join(kind.presets)}]" if kind.presets else ""),
+                "presets": list(kind.presets),
+            }
+            for name, kind in PROBLEMS.items()
+        ]
 
     def laws() -> list[dict[str, str]]:
         from pcfm.laws import LAWS

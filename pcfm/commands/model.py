@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from pcfm.commands.common import DONE, UNMET, Common, Laws, law_columns, law_lines, open_fields, open_reference, record_file, summary
+from pcfm.commands.common import DONE, UNMET, Common, Laws, law_columns, law_lines, open_fields, record_file, summary, with_reference
 
 if TYPE_CHECKING:
     import torch
@@ -190,7 +190,7 @@ class Sample(Common):
             raise ValueError(f"--count and --batch expect at least 1; got {self.count} and {self.batch}.")
         flow = load(self.model, self.torch_device())
         context = Context(flow.grid, flow.channels, flow.roles, flow.laws, count=self.count)
-        context = replace(context, reference=open_reference(self.reference, context))
+        context = with_reference(context, self.reference)
         law = build_all(self.law, context) if self.law else None
         condition = condition_for(flow, self._given(flow), self.count)
         settings = {

@@ -1,0 +1,152 @@
+"""Command: generate, fields of an embedded problem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from pcfm.commands.common import DONE, Common, record_file
+
+if TYPE_CHECKING:
+    from pde_datasets import Problem
+
+
+@dataclass(kw_only=True)
+class Generate(Common):
+    """Simulate fields with an embedded solver into one HDF5 file, or one shard of it.
+
+    Shard i of n goes to NAME.i-of-n.h5. Shards are independent: run them anywhere, in any order, and join them with `pcfm convert`;
+    together they are the file that one run would have made.
+
+    Attributes:
+        problem: What to solve; `pcfm list problems` names all.
+        count: Number of samples, of all shards together.
+        out: File to write.
+        preset: Settings of a published data set; `pcfm list problems` names those of each problem.
+        set: Settings of the problem, key=value, over those of the preset; unknown keys are errors.
+        config: TOML file with settings of the problem.
+        shard: Which part to make, i/n with i from 1 to n.
+        workers: Processes that simulate.
+        resume: Go on with a killed run.
+    """
+
+    problem: Annotated[str, tyro.conf.Positional]
+    count: int
+    out: Path
+    preset: str | None = None
+    set: tuple[str, ...] = ()
+    config: Path | None = None
+    shard: str | None = None
+    workers: int = 1
+    resume: bool = False
+
+    def run(self) -> int:
+        import torch
+
+        from pcfm import __version__
+        from pcfm.metrics import measure
+        from pcfm.report import Record
+        from pde_datasets.production import produce
+        from pde_datasets.store import Writer
+
+        if self.count < 1 or self.workers < 1:
+            raise ValueError(f"--count and --workers expect at least 1; got {self.count} and {self.workers}.")
+        problem = build_problem(self.problem, self.set, self.config, self.preset)
+        out, first, last = self._part(problem)
+        settings = {"problem": problem.name, "seed": self.seed, "dtype": self.dtype, "first": first, **settings_of(problem)}
+        record = record_file(out, overwrite=self.overwrite, resume=self.resume)
+        writer = Writer(out, last - first, settings, overwrite=self.overwrite, resume=self.resume)
+        if writer.written:
+            self.say(f"resuming at sample {writer.written} of {last - first}")
+        progress = self.progress(last - first, "samples", writer.written)
+        device = self.torch_device()
+        with measure() as meter:
+            for drawn in produce(problem, first + writer.written, last, seed=self.seed, workers=self.workers, device=device):
+                u = drawn.values.to("cpu", self.torch_dtype())
+                if not torch.isfinite(u).all():
+                    raise ValueError(
+                        f"problem '{problem.name}' expects settings it can solve; with these, samples from {first + writer.written} on "
+                        "hold NaN or Inf. Change them back towards the defaults."
+                    )
+                writer.append(replace(drawn, u=u, attributes={**drawn.attributes, "code_version": __version__}))
+                progress.to(writer.written)
+            writer.finish()
+        results = {"problem": problem.name, "count": last - first, "file": out.name, "settings": settings}
+        Record.of(meter.cost, device=device, seeds={"fields": self.seed}, results=results).write(record)
+        self.say(f"{last - first} fields of {problem.name} ({problem.grid}) in {out}, {meter.cost.seconds:.1f} s")
+        self.emit({"seconds": meter.cost.seconds, **results, "file": str(out)})
+        return DONE
+
+    def _part(self, problem: Problem) -> tuple[Path, int, int]:
+        """The file to write, its first sample and the one after its last."""
+        from pde_datasets.production import shard
+
+        if self.shard is None:
+            return self.out, 0, self.count
+        number, slash, shards = self.shard.partition("/")
+        if not (slash and number.isdecimal() and shards.isdecimal()):
+            raise ValueError(f"--shard expects i/n, such as 3/16; got '{self.shard}'.")
+        first, last = shard(problem, self.count, int(number), int(shards))
+        return self.out.with_name(f"{self.out.stem}.{int(number):0{len(shards)}d}-of-{shards}{self.out.suffix}"), first, last
+
+
+def settings_of(problem: Problem) -> dict[str, Any]:
+    """The settings of a problem by name."""
+    return {f.name: getattr(problem, f.name) for f in fields(problem)}  # type: ignore[arg-type]
+
+
+def build_problem(name: str, overrides: tuple[str, ...], config: Path | None = None, preset: str | None = None) -> Problem:
+    """A problem with its settings.
+
+    Raises:
+        ValueError: an unknown problem, preset or key, or a value of the wrong type.
+    """
+    import math
+    import tomllib
+
+    from pcfm.experiment import literal
+    from pcfm.naming import lookup, suggest
+    from pde_datasets import PROBLEMS
+
+    def number(value: Any) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+    kind = lookup("problem", name, PROBLEMS)
+    values: dict[str, Any] = {}
+    if config is not None:
+        try:
+            values = tomllib.loads(config.read_text())
+        except OSError as error:
+            raise ValueError(f"configuration {config} cannot be read: {error.strerror}.") from error
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ValueError(f"configuration {config} is not TOML: {error}.") from error
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ValueError(f"--set expects key=value; got '{override}'.")
+        values[key] = literal(text)
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(f"problem '{name}' has no setting '{key}'. {suggest(key, known)}")
+        default = known[key].default
+        if isinstance(default, tuple):
+            if not (isinstance(value, list) and len(value) == len(default) and all(number(v) for v in value)):
+                raise ValueError(f"setting '{key}' of problem '{name}' expects a range like {list(default)}; got {value!r}.")
+            values[key] = tuple(float(v) for v in value)
+        elif isinstance(default, (str, bool)):
+            if type(value) is not type(default):
+                raise ValueError(f"setting '{key}' of problem '{name}' expects {_word(default)}; got {value!r}.")
+        elif isinstance(default, int):
+            if not (isinstance(value, int) and number(value) and value > 0):
+                raise ValueError(f"setting '{key}' of problem '{name}' expects a positive whole number like {default}; got {value!r}.")
+        elif not number(value):
+            raise ValueError(f"setting '{key}' of problem '{name}' expects a number like {default}; got {value!r}.")
+    return kind(**values) if preset is None else kind.preset(preset, **values)
+
+
+def _word(default: str | bool) -> str:
+    return f"a word like '{default}'" if isinstance(default, str) else "true or false"

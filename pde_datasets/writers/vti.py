@@ -1,0 +1,93 @@
+"""ParaView image data, one `.vti` file a sample and time, with a `.pvd` list of the times of each sample.
+
+Equally spaced axes only; cell centres become cell data, nodes and periodic points point data. Values are raw, appended, lowest byte first.
+
+Source:
+    VTK file formats, XML image data.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+from numpy.typing import NDArray
+
+from constraints import Axis
+from pde_datasets.fields import Fields
+from pde_datasets.writers import Tell
+
+
+def write(path: Path, fields: Fields, overwrite: bool, tell: Tell) -> dict[Path, int]:
+    """Write fields as NAME.SAMPLE.TIME.vti beside the name asked for, and NAME.SAMPLE.pvd where there are times.
+
+    Raises:
+        ValueError: fields on a mesh, on more than three space axes or on unequal spacings, or a file that exists.
+    """
+    axes = fields.grid.space_axes
+    if fields.mesh is not None or len(axes) > 3 or not all(axis.uniform for axis in axes):
+        raise ValueError(
+            f"ParaView image data expect up to three equally spaced axes; these fields are on {fields.grid}. Write .h5 instead."
+        )
+    cells = all(axis.cells for axis in axes)
+    times = fields.grid.axes[0].positions().tolist() if fields.grid.has_time else None
+    width, files, sample = len(str(max(len(fields) - 1, 0))), {}, 0
+    for piece in fields.pieces():
+        for u in piece.values.numpy():
+            names = []
+            for t in range(len(times) if times else 1):
+                label = f"{path.stem}.{sample:0{width}d}" + (f".{t:0{len(str(len(times) - 1))}d}" if times else "")
+                target = path.with_name(f"{label}.vti")
+                _file(target, u[:, t] if times else u, fields.channels, axes, cells, overwrite)
+                names.append(target.name)
+                files[target] = 1
+            if times:
+                _collection(path.with_name(f"{path.stem}.{sample:0{width}d}.pvd"), names, times, overwrite)
+            sample += 1
+            tell(sample)
+    return files
+
+
+def _file(path: Path, u: NDArray[np.floating], channels: tuple[str, ...], axes: tuple[Axis, ...], cells: bool, overwrite: bool) -> None:
+    """One field (C, *N)."""
+    counts = [axis.points for axis in axes] + [1] * (3 - len(axes))
+    spacing = [axis.spacing for axis in axes] + [1.0] * (3 - len(axes))
+    origin = [axis.origin - (axis.spacing / 2 if cells else 0.0) for axis in axes] + [0.0] * (3 - len(axes))
+    ends = [n if cells else n - 1 for n in counts[: len(axes)]] + [1 if cells else 0] * (3 - len(axes))
+    extent = " ".join(f"0 {end}" for end in ends)
+    kind = "Float32" if u.dtype.itemsize == 4 else "Float64"
+    tag = "CellData" if cells else "PointData"
+    blocks = [np.ascontiguousarray(values.T).astype(values.dtype.newbyteorder("<"), copy=False).tobytes() for values in u]
+    arrays, offset = [], 0
+    for name, block in zip(channels, blocks, strict=True):
+        arrays.append(f'<DataArray type="{kind}" Name={quoteattr(name)} format="appended" offset="{offset}"/>')
+        offset += 8 + len(block)
+    head = (
+        '<?xml version="1.0"?>\n<VTKFile type="ImageData" version="1.0" byte_order="LittleEndian" header_type="UInt64">\n'
+        f'<ImageData WholeExtent="{extent}" Origin="{_words(origin)}" Spacing="{_words(spacing)}">\n<Piece Extent="{extent}">\n'
+        f"<{tag}>\n{chr(10).join(arrays)}\n</{tag}>\n</Piece>\n</ImageData>\n"
+        '<AppendedData encoding="raw">\n_'
+    )
+    body = b"".join(len(block).to_bytes(8, "little") + block for block in blocks)
+    _whole(path, head.encode() + body + b"\n</AppendedData>\n</VTKFile>\n", overwrite)
+
+
+def _collection(path: Path, names: list[str], times: list[float], overwrite: bool) -> None:
+    sets = "\n".join(f'<DataSet timestep="{time:.17g}" file={quoteattr(name)}/>' for name, time in zip(names, times, strict=True))
+    text = f'<?xml version="1.0"?>\n<VTKFile type="Collection" version="0.1">\n<Collection>\n{sets}\n</Collection>\n</VTKFile>\n'
+    _whole(path, text.encode(), overwrite)
+
+
+def _whole(path: Path, data: bytes, overwrite: bool) -> None:
+    """Write a file under a temporary name and move it."""
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists already. Choose another name, or pass --overwrite.")
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    os.replace(part, path)
+
+
+def _words(values: list[float]) -> str:
+    return " ".join(f"{value:.17g}" for value in values)

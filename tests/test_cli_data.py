@@ -1,0 +1,227 @@
+"""Commands that make and change files of fields: shards and workers, presets, conversion, and the laws a problem gives its data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import netcdf_file
+
+import pde_datasets
+from constraints import Axis, Grid
+from pde_datasets import PROBLEMS, Fields, store
+from pde_datasets.problem import Problem
+from pde_datasets.problems import Heat, Kolmogorov
+from pde_datasets.production import piece_size, produce, shard
+from tests.commands import Call
+
+HEAT = "generate heat --count 10 --set points=16 times=8 --quiet --seed 5"
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+# --- shards and workers ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("problem", "count", "shards"), [(Heat(), 10, 3), (Heat(), 7, 7), (Kolmogorov(snapshots=4), 200, 3)])
+def test_shards_are_the_whole_and_tear_no_company_apart(problem: Problem, count: int, shards: int) -> None:
+    ranges = [shard(problem, count, i, shards) for i in range(1, shards + 1)]
+    assert ranges[0][0] == 0
+    assert ranges[-1][1] == count
+    assert all(a[1] == b[0] for a, b in pairwise(ranges))
+    company = problem.together * problem.snapshots
+    assert all(first % company == 0 and last > first for first, last in ranges)
+
+
+def test_shards_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="from 1 to 3; got 4"):
+        shard(Heat(), 10, 4, 3)
+    with pytest.raises(ValueError, match="at most 2 shards"):
+        shard(Kolmogorov(snapshots=4), 100, 1, 3)
+
+
+def test_pieces_hold_whole_companies() -> None:
+    assert piece_size(Heat(points=16, times=8)) == 256
+    assert piece_size(Kolmogorov(snapshots=16)) == 256
+    assert piece_size(Kolmogorov(points=512, snapshots=1)) == 16
+    drawn = list(produce(Heat(points=16, times=8), 250, 520, seed=1))
+    assert [len(part) for part in drawn] == [6, 256, 8]
+    whole = Heat(points=16, times=8).draw(270, seed=1, start=250)
+    torch.testing.assert_close(torch.cat([part.values for part in drawn]), whole.values, rtol=0, atol=1e-14)
+
+
+def test_shards_join_to_what_one_run_makes(call: Call) -> None:
+    assert call(f"{HEAT} --out whole.h5").status == 0
+    for i in (1, 2, 3):
+        assert call(f"{HEAT} --out part.h5 --shard {i}/3").status == 0
+    assert call("convert part.3-of-3.h5 part.1-of-3.h5 part.2-of-3.h5 --out joined.h5 --quiet").status == 0
+    whole, joined = pde_datasets.open("whole.h5"), pde_datasets.open("joined.h5")
+    torch.testing.assert_close(joined.values, whole.values, rtol=0, atol=1e-14)
+    assert torch.equal(joined.parameters["phase"], whole.parameters["phase"])
+    assert joined.laws == whole.laws
+    lacking = call("convert part.3-of-3.h5 part.1-of-3.h5 --out less.h5")
+    assert lacking.status == 2
+    assert "part.3-of-3.h5 begins at 7" in lacking.err
+    assert not Path("less.h5").exists()
+
+
+def test_workers_make_the_same_file(call: Call) -> None:
+    command = "generate kolmogorov --count 40 --set points=16 spin_up=0.1 interval=0.1 snapshots=1 --quiet"
+    assert call(f"{command} --out one.h5").status == 0
+    assert call(f"{command} --out two.h5 --workers 2").status == 0
+    assert torch.equal(pde_datasets.open("one.h5").values, pde_datasets.open("two.h5").values)
+
+
+def test_a_killed_shard_resumes(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pde_datasets.production._MOST", 2)
+    append, calls = store.Writer.append, []
+
+    def failing(self: store.Writer, *args: object, **options: object) -> None:
+        calls.append(self.written)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        append(self, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store.Writer, "append", failing)
+    assert call(f"{HEAT} --out part.h5 --shard 2/2").status == 130
+    monkeypatch.setattr(store.Writer, "append", append)
+    resumed = call(f"{HEAT} --out part.h5 --shard 2/2 --resume".replace("--quiet", ""))
+    assert resumed.status == 0
+    assert "resuming at sample 1 of 5" in resumed.out
+    assert call(f"{HEAT} --out whole.h5").status == 0
+    torch.testing.assert_close(pde_datasets.open("part.2-of-2.h5").values, pde_datasets.open("whole.h5").values[5:], rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--shard 3", "expects i/n"),
+        ("--shard 0/2", "from 1 to 2"),
+        ("--workers 0", "at least 1"),
+        ("--preset nonsense", "no preset 'nonsense'. Known: pcfm, eci"),
+    ],
+)
+def test_bad_calls_of_generate(flags: str, message: str, call: Call) -> None:
+    ran = call(f"{HEAT} --out a.h5 {flags}")
+    assert ran.status == 2
+    assert message in ran.err
+
+
+def test_a_preset_is_a_set_of_settings(call: Call) -> None:
+    name, kind = next((name, kind) for name, kind in PROBLEMS.items() if any(kind.presets.values()) and name == "reaction-diffusion")
+    preset = next(name for name, settings in kind.presets.items() if settings)
+    assert call(f"generate {name} --count 1 --preset {preset} --out a.h5 --quiet").status == 0
+    assert pde_datasets.problem_of(pde_datasets.open("a.h5")) == kind.preset(preset)
+
+
+# --- the laws of a problem ---------------------------------------------------------------------------------------------------------
+
+
+def test_inspect_checks_the_laws_of_the_problem(call: Call) -> None:
+    assert call(f"{HEAT} --out heat.h5").status == 0
+    rows = {row["name"]: row for row in call("inspect heat.h5 --json").json()["laws"]}
+    assert rows["initial condition" if "initial condition" in rows else "initial-condition"]["holds"]
+    assert call("convert heat.h5 --out thin.h5 --thin time=2 --quiet").status == 0
+    document = call("inspect thin.h5 --json").json()
+    assert [row["name"] for row in document["laws"]] == ["mass"]
+    refused = call("project thin.h5 --law problem --out lawful.h5")
+    assert refused.status == 2
+    assert "not cut since" in refused.err
+
+
+def test_fields_are_projected_on_the_laws_of_their_problem(call: Call) -> None:
+    """Disturbed heat goes back to its initial data and mass, each sample to those of its own parameters."""
+    assert call(f"{HEAT} --out heat.h5").status == 0
+    heat = pde_datasets.open("heat.h5")
+    noise = 0.1 * torch.randn(heat.u.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    store.write(Path("noisy.h5"), replace(heat, u=heat.values + noise))
+    assert call("project noisy.h5 --law problem --out lawful.h5 --quiet").status == 0
+    lawful = pde_datasets.open("lawful.h5").values
+    torch.testing.assert_close(lawful[:, :, 0], heat.values[:, :, 0], rtol=0, atol=1e-12)
+    assert lawful.sum(-1).abs().max() < 1e-11
+    assert call("project noisy.h5 --law problem --reference heat.h5 --out other.h5 --quiet").status == 0
+    assert torch.equal(pde_datasets.open("other.h5").values, lawful)
+
+
+# --- conversion --------------------------------------------------------------------------------------------------------------------
+
+
+def test_netcdf_holds_fields_axes_and_parameters(call: Call) -> None:
+    assert call(f"{HEAT} --out heat.h5").status == 0
+    assert call("convert heat.h5 --out heat.nc --quiet").status == 0
+    heat = pde_datasets.open("heat.h5")
+    with netcdf_file("heat.nc", mmap=False) as file:
+        np.testing.assert_array_equal(file.variables["u"][:], heat.values[:, 0].numpy())
+        assert file.variables["u"].dimensions == ("sample", "time", "x")
+        np.testing.assert_array_equal(file.variables["x"][:], heat.grid.axes[1].positions().numpy())
+        np.testing.assert_array_equal(file.variables["parameter_phase"][:], heat.parameters["phase"].numpy())
+        assert file.Conventions == b"CF-1.11"
+        assert file.laws == b"mass:value=0"
+        assert file.variables["time"].axis == b"T"
+
+
+@pytest.mark.parametrize("cells", [False, True])
+def test_paraview_files_hold_each_time(cells: bool, call: Call) -> None:
+    """Read back by hand: the appended bytes of each array, x fastest; cell data lie between the corners of the extent."""
+    grid = Grid(Axis("time", 3, length=2.0), *(Axis(n, p, length=p / 4, origin=1.0, cells=cells) for n, p in (("x", 4), ("y", 5))))
+    u = torch.arange(2 * 2 * 3 * 20, dtype=torch.float64).reshape(2, 2, 3, 4, 5)
+    store.write(Path("a.h5"), Fields(u, grid, ("p", "T<0")))
+    assert call("convert a.h5 --out a.vti --quiet").status == 0
+    head, _, body = Path("a.1.2.vti").read_bytes().partition(b'<AppendedData encoding="raw">\n_')
+    root = ElementTree.fromstring(head.decode() + "</VTKFile>")
+    image = root.find("ImageData")
+    assert image is not None
+    assert image.get("WholeExtent") == ("0 4 0 5 0 1" if cells else "0 3 0 4 0 0")
+    spacing = grid.axes[1].spacing
+    assert float(image.get("Origin", "").split()[0]) == pytest.approx(1.0 - spacing / 2 if cells else 1.0)
+    arrays = root.findall(f".//{'CellData' if cells else 'PointData'}/DataArray")
+    assert [array.get("Name") for array in arrays] == ["p", "T<0"]
+    for channel, array in enumerate(arrays):
+        offset = int(array.get("offset", ""))
+        size = int.from_bytes(body[offset : offset + 8], "little")
+        values = np.frombuffer(body[offset + 8 : offset + 8 + size], "<f8").reshape(5, 4)
+        np.testing.assert_array_equal(values.T, u[1, channel, 2].numpy())
+    sets = ElementTree.parse("a.1.pvd").findall(".//DataSet")
+    assert [float(entry.get("timestep", "")) for entry in sets] == [0.0, 1.0, 2.0]
+    assert [entry.get("file") for entry in sets] == ["a.1.0.vti", "a.1.1.vti", "a.1.2.vti"]
+
+
+def test_parts_are_cut_thinned_and_split(call: Call) -> None:
+    assert call(f"{HEAT} --out heat.h5").status == 0
+    ran = call("convert heat.h5 --out s.h5 --thin time=2 --windows 2 --split train=0.8 test=0.2 --json")
+    assert ran.status == 0
+    assert ran.json()["count"] == 30
+    train, test = pde_datasets.open("s.train.h5"), pde_datasets.open("s.test.h5")
+    assert (len(train), len(test)) == (24, 6)
+    assert not set(train.parameters["trajectory"].tolist()) & set(test.parameters["trajectory"].tolist())
+    assert train.grid.axes[0].points == 2
+    assert "Windows of 2 times" in train.attributes["notes"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--out a.xyz", "endings .h5, .nc, .vti"),
+        ("--out heat.h5", "exists already"),
+        ("--out a.h5 --thin y=2", "along time, x"),
+        ("--out a.h5 --thin x=two", "AXIS=k"),
+        ("--out a.h5 --split train=2", "at most one"),
+        ("--out a.h5 --windows 9", "fit 8 times"),
+        ("other.h5 --out a.h5", "join expects fields of one grid"),
+    ],
+)
+def test_bad_calls_of_convert(arguments: str, message: str, call: Call) -> None:
+    assert call(f"{HEAT} --out heat.h5").status == 0
+    assert call("generate heat --count 2 --set points=8 times=8 --out other.h5 --quiet").status == 0
+    ran = call(f"convert heat.h5 {arguments}")
+    assert ran.status == 2
+    assert message in ran.err
+    assert not list(Path().glob("a.*"))
