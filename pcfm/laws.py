@@ -66,7 +66,7 @@ def standing(texts: tuple[str, ...], context: Context) -> tuple[str, ...]:
     for text in texts:
         name, options = _completed(text, context)
         borrowed = "value" in LAWS[name].keys and "value" not in options and context.reference is not None
-        if self_contained(text) and not borrowed:
+        if self_contained(text) and not borrowed and name != "problem":  # which is stated by the settings kept beside the fields
             kept.append(":".join([name, *filter(None, [",".join(f"{key}={value}" for key, value in options.items())])]))
     return tuple(dict.fromkeys(kept))
 

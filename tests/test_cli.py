@@ -196,6 +196,7 @@ def test_generate_writes_one_file_with_all_that_is_known(call: Call) -> None:
         "problem": "heat",
         "seed": 3,
         "dtype": "float64",
+        "first": 0,
         "points": 16,
         "times": 8,
         "diffusivity": [1.0, 5.0],
@@ -557,6 +558,7 @@ EVERY = {
     "evaluate": "evaluate heat.h5 --reference heat.h5",
     "report": "report model --out a.html",
     "holonomic": "holonomic knife.py:edge --dimension 3",
+    "convert": "convert heat.h5 --out a.h5 --thin x=2",
     "list": "list laws",
     "doctor": "doctor",
 }
@@ -732,7 +734,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "beheaded": ("inspect beheaded.h5", "beheaded.h5", "truncated"),
     "a text": ("inspect letter.h5", "letter.h5", "a text file", "pcfm, neuraloperator"),
     "a foreign layout": ("inspect foreign.h5", "foreign.h5", "an HDF5 file laid out otherwise"),
-    "a folder": ("inspect folder", "folder", "Name a file inside it"),
+    "an empty folder": ("inspect folder", "folder", "is empty"),
     "NaN": ("inspect nan.h5", "nan.h5", "1 NaN among"),
     "Inf": ("inspect inf.h5", "inf.h5", "1 infinite among"),
     "no laws group": ("inspect lawless.h5", "lawless.h5", "again"),
@@ -794,7 +796,7 @@ MODELS: dict[str, tuple[str, ...]] = {
 
 NAMES: dict[str, tuple[str, ...]] = {
     "command": ("generat heat", "'generat'", "Did you mean 'generate'?"),
-    "command far from any": ("xyzzy", "Known: demo, doctor"),
+    "command far from any": ("xyzzy", "Known: convert, demo, doctor"),
     "problem": ("generate haet --count 2 --out a.h5", "'haet'", "Did you mean 'heat'?"),
     "setting of a problem": (f"{HEAT} --set point=3", "'point'", "Did you mean 'points'?"),
     "law": (f"{SAMPLE} --law mas", "'mas'", "Did you mean 'mass'?"),
@@ -867,7 +869,7 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "a range of words": (f"{HEAT} --set 'diffusivity=[1,\"b\"]'", "'diffusivity'", "b"),
     "NaN for a number": ("generate burgers --count 1 --out a.h5 --set viscosity=nan", "'viscosity'", "nan"),
     "no steps": ("generate burgers --count 1 --out a.h5 --set steps=0", "'steps'", "0"),
-    "settings that blow up": ("generate burgers --count 1 --out a.h5 --set viscosity=-10 points=16 times=3", "burgers", "NaN or Inf"),
+    "settings that blow up": ("generate heat --count 1 --out a.h5 --set diffusivity=[-1000,-900] points=16 times=3", "heat", "NaN or Inf"),
     "more than fits": (f"{HEAT} --set points=1000000000000000", "memory"),
     "--set without =": (f"{HEAT} --set points", "key=value", "'points'"),
     "--set without anything": (f"{HEAT} --set", "--set expects a value"),

@@ -135,7 +135,8 @@ class Project(Common):
             "dtype": self.dtype,
             "tolerance": self.tolerance,
         }
-        known = {key: value for key, value in fields.attributes.items() if key != "notes"}
+        lost = {"notes"} if "problem" in self.law and self.reference is None else {"notes", "problem_settings"}
+        known = {key: value for key, value in fields.attributes.items() if key not in lost}
         attributes = {**known, "projected_on": list(self.law), "projected_from": self.file.name}
         kept = replace(fields, attributes=attributes, laws=standing(self.law, context))
         record = record_file(self.out, overwrite=self.overwrite, resume=self.resume)
