@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from pde_datasets.lazy import Lazy
-from pde_datasets.loaders.glance import check_there, describe
+from pde_datasets.loaders.glance import check_safe, check_there, describe
 
 if TYPE_CHECKING:
     from pde_datasets.fields import Fields
@@ -106,6 +106,7 @@ def open(path: str | os.PathLike[str], format: str | None = None) -> Fields:
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise ValueError(f"open expects one of the formats {', '.join(FORMATS)}; got '{format}'.{hint}")
     check_there(path)
+    check_safe(path)
     found = [entry for entry in FORMATS.values() if format in (None, entry.name) and entry.recognises(path)]
     if not found:
         wanted = f"one of the formats {', '.join(FORMATS)}" if format is None else f"{format}: {FORMATS[format].description}"

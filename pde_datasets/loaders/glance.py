@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,20 @@ def check_there(path: Path) -> None:
         raise ValueError(f"open expects a readable file; '{path}' is not: {error.strerror}.") from error
     if empty:
         raise ValueError(f"open expects a file with fields; '{path}' is empty. Fetch or write it again.")
+
+
+def check_safe(path: Path) -> None:
+    """Refuse a file that would end the process that reads it.
+
+    Raises:
+        ValueError: it would.
+    """
+    with suppress(IsADirectoryError), path.open("rb") as file:
+        if b"\x89HDF" not in file.read(4100):
+            return
+        from pde_datasets.loaders.hdf5 import survive
+
+        survive(path)
 
 
 def describe(path: Path) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,13 @@ _OFFSETS = (0, 512, 1024, 2048, 4096)
 """Where a superblock may begin: at the start, or after a user block of a power of two (the MATLAB 7.3 header is one of 512 bytes)."""
 
 
+_PATIENCE = (5, 60)
+"""Seconds in which a small file, and another, is read through."""
+
+_SMALL = 1 << 24
+"""Bytes of a file whose values are read through as well."""
+
+
 def is_hdf5(path: Path) -> bool:
     """Whether a file has the HDF5 signature; h5py's own test says no to one that has it but is cut short."""
     if path.is_dir():
@@ -25,6 +36,59 @@ def is_hdf5(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(_OFFSETS[-1] + len(_SIGNATURE))
     return any(head[offset:].startswith(_SIGNATURE) for offset in _OFFSETS)
+
+
+def survive(path: Path) -> None:
+    """Read a file through in a process of its own, before this one touches it.
+
+    On some damaged bytes, those of its heap of strings for one, the HDF5 library ends the process before any check of ours. The child is
+    a fork, which shares what is loaded already and costs milliseconds; where there is none (not on Linux) the check is left out.
+
+    Raises:
+        ValueError: reading ended the process, or did not end in time, or names in the file are not text.
+    """
+    if sys.platform != "linux":
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the child calls nothing but HDF5, whose lock h5py resets after a fork
+        child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_PATIENCE[path.stat().st_size > _SMALL])
+        with suppress(BaseException):  # whatever can be caught, this process will meet and report itself
+            os._exit(0 if _read_through(path) else 1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        what = "does not end" if os.WTERMSIG(status) == signal.SIGALRM else "ends the HDF5 library"
+        raise ValueError(f"{path.name}: expects a whole HDF5 file; this one is damaged (reading it {what}). Fetch it again.")
+    if os.WEXITSTATUS(status):
+        raise ValueError(f"{path.name}: expects an HDF5 file whose names are text; this one is damaged. Fetch it again.")
+
+
+def _read_through(path: Path) -> bool:
+    """All names, attributes and types, and the values of a small file; whether the names are text."""
+    for output in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    small = path.stat().st_size <= _SMALL
+    names: list[Any] = []
+
+    def read(name: Any, entry: Any) -> None:
+        names.append(name)
+        if isinstance(entry, h5py.Group):
+            names.extend(entry)
+        with suppress(Exception):
+            names.extend(dict(entry.attrs))
+        if isinstance(entry, h5py.Dataset):
+            with suppress(Exception):
+                _ = entry.dtype, entry.chunks, entry.fillvalue
+                if small and entry.size * entry.dtype.itemsize <= _SMALL * 16:
+                    entry[()]
+
+    with h5py.File(path, "r") as file:
+        read("/", file)
+        file.visititems(read)
+    return all(isinstance(name, str) for name in names)
 
 
 @contextmanager
