@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 import pcfm
 from benchmarks.measure import PeakMemory, Ratio, clock, ratio, resident
+from benchmarks.publish import publish, tell
 from benchmarks.systems import (
     System,
     burgers,
@@ -48,7 +48,6 @@ from constraints import (
 )
 from constraints.linear import FourierSymbol, Stacked
 from pcfm.metrics import measure
-from pcfm.report import Column, Record, to_markdown
 
 TAU = 2 * torch.pi
 
@@ -221,34 +220,9 @@ def main() -> None:
             found = job()
             for row in found if isinstance(found, list) else [found]:
                 rows.append(row)
-                print(f"{row.median:8.3f} [{row.low:.3f} .. {row.high:.3f}]  {row.goal:<14} {row.name}", flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    table = [
-        {
-            "name": row.name,
-            "median": row.median,
-            "range": f"{row.low:.3g} to {row.high:.3g}",
-            "goal": row.goal,
-            "met": "yes" if row.met else "no",
-            "ours": row.ours,
-            "theirs": row.theirs,
-        }
-        for row in rows
-    ]
-    columns = [
-        Column("name", "ratio"),
-        Column("median", "median"),
-        Column("range", "range"),
-        Column("goal", "goal"),
-        Column("met", "met"),
-        Column("ours", "first (s)"),
-        Column("theirs", "second (s)"),
-    ]
-    machine = f"{platform.machine()}, {os.cpu_count()} processors, {options.threads} thread(s), torch {torch.__version__}"
-    text = f"# Cost of projection\n\n`python -m benchmarks.run --pairs {options.pairs} --threads {options.threads}` on {machine}.\n\n"
-    (options.out / "projection.md").write_text(text + to_markdown(table, columns))
-    results = {"rows": table, "machine": machine}
-    Record.of(meter.cost, device="cpu", seeds={"fields": 0}, results=results).write(options.out / "projection.json")
+                tell(row)
+    command = f"python -m benchmarks.run --pairs {options.pairs} --threads {options.threads}"
+    publish(rows, options.out, "projection", "Cost of projection", command, meter)
 
 
 if __name__ == "__main__":

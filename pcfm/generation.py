@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,46 +13,8 @@ from torch import Tensor
 from constraints import Constraint, rescaled
 from constraints.projection import TOLERANCE
 from pcfm.flow import Flow
+from pcfm.methods import METHODS, SOLVERS, Setting, build, parse
 from pcfm.naming import lookup
-from pcfm.path import Path
-from pcfm.samplers import Adaptive, ConsistentFlow, Euler, Heun, ProjectedEnd, ProjectedFlow, RungeKutta4, Sampler
-from pcfm.velocity import Velocity
-
-SOLVERS: dict[str, Callable[[Velocity], Sampler]] = {"euler": Euler, "heun": Heun, "rk4": RungeKutta4, "dopri5": Adaptive}
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to sample.
-
-    Attributes:
-        summary: one line with its source.
-        build: from base sampler, velocity, path and law.
-        lawful: whether it takes a law.
-    """
-
-    summary: str
-    build: Callable[[Sampler, Velocity, Path, Constraint | None], Sampler]
-    lawful: bool = True
-
-
-def _needed(law: Constraint | None) -> Constraint:
-    assert law is not None
-    return law
-
-
-METHODS: dict[str, Method] = {
-    "unconstrained": Method("the flow alone (Lipman et al., ICLR 2023)", lambda base, v, path, law: base, lawful=False),
-    "project-end": Method("the flow, then the nearest lawful field, once", lambda base, v, path, law: ProjectedEnd(base, _needed(law))),
-    "pcfm": Method(
-        "extrapolate, project, return from the first noise (Utkarsh et al., NeurIPS 2025, arXiv:2506.04171)",
-        lambda base, v, path, law: ProjectedFlow(v, path, _needed(law)),
-    ),
-    "pcfm-consistent": Method(
-        "as pcfm, but return from the implied noise: Euler's method where the law is idle; curved laws at the end",
-        lambda base, v, path, law: ConsistentFlow(v, path, _needed(law)),
-    ),
-}
 
 
 @dataclass
@@ -135,7 +98,8 @@ def sample(
         flow: what to sample.
         count: number of samples.
         law: a law on physical fields, with per-sample targets if they differ: (count, ...).
-        method: one of `METHODS`; "pcfm-consistent" with a law and "unconstrained" without by default.
+        method: one of `METHODS`, with options as NAME:key=value,key=value; "pcfm-consistent" with a law and "unconstrained" without
+            by default.
         steps: flow steps.
         solver: one of `SOLVERS`, for methods that integrate the flow itself.
         seed: of the noise.
@@ -149,11 +113,13 @@ def sample(
         ValueError: an unknown method or solver, a law without a method for it or the reverse, or a law that does not fit the fields.
     """
     method = method or ("unconstrained" if law is None else "pcfm-consistent")
-    chosen = lookup("method", method, METHODS)
+    chosen = METHODS[parse(method)[0]]
     if chosen.lawful and law is None:
         raise ValueError(f"method '{method}' expects a law. Give one, or use method 'unconstrained'.")
     if not chosen.lawful and law is not None:
-        raise ValueError(f"method '{method}' takes no law. Use 'pcfm' or 'project-end', or drop the law.")
+        raise ValueError(
+            f"method '{method}' takes no law. Use 'pcfm-consistent' or another that does (pcfm list methods), or drop the law."
+        )
     if steps < 1 or count < 1:
         raise ValueError(f"sampling expects at least one step and one sample; got {steps} and {count}.")
     for leaf in [] if law is None else law.leaves():
@@ -168,10 +134,13 @@ def sample(
     began = time.perf_counter()
     for first in range(0, count, batch):
         here = slice(first, min(first + batch, count))
-        x0 = flow.source.sample([_generator(seed, start + i) for i in range(here.start, here.stop)], dtype)
+        streams = [_generator(seed, start + i) for i in range(here.start, here.stop)]
+        x0 = flow.source.sample(streams, dtype)
         velocity = flow.velocity(None if condition is None else condition[here])
         local = None if law is None else law.take(here)
-        sampler = chosen.build(base(velocity), velocity, flow.path, None if local is None else rescaled(local, flow.units))
+        normalised = None if local is None else rescaled(local, flow.units)
+        noise = partial(flow.source.sample, streams, dtype)
+        sampler = build(method, Setting(base(velocity), velocity, flow.path, normalised, noise))
         x, before, projection = sampler.sample(x0, times)
         u = flow.units.physical(x)
         parts.append(u)

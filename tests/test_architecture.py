@@ -33,7 +33,7 @@ STOREYS = {
     "pcfm": [
         "naming", "schedule", "path", "source", "networks.embedding", "networks.perceptron", "networks.transformer",
         "networks.fourier_operator", "networks", "velocity", "flow", "objective", "training", "samplers.sampler", "samplers.ode",
-        "samplers.projected", "samplers", "generation", "metrics", "report", "lawbook",
+        "samplers.projected", "samplers", "methods", "generation", "metrics", "report", "lawbook",
         "laws", "audit", "evaluation", "experiment", "pages",
         "commands", "cli",
     ],

@@ -25,7 +25,8 @@ from constraints import (
     Units,
     rescaled,
 )
-from pcfm.generation import METHODS, certify
+from pcfm.generation import certify
+from pcfm.methods import METHODS
 from pcfm.networks import FourierOperator, PatchTransformer, Perceptron
 from pcfm.path import AffinePath
 from pcfm.samplers import Adaptive, ConsistentFlow, Euler, Heun, ProjectedEnd, ProjectedFlow, RungeKutta4, Sampler

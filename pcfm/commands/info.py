@@ -56,12 +56,12 @@ def _tables() -> dict[str, Any]:
         return [{"name": name, "summary": f"{law.summary}  [keys: {', '.join(law.keys)}]"} for name, law in LAWS.items()]
 
     def methods() -> list[dict[str, str]]:
-        from pcfm.generation import METHODS
+        from pcfm.methods import METHODS, summary
 
-        return [{"name": name, "summary": method.summary} for name, method in METHODS.items()]
+        return [{"name": name, "summary": summary(name)} for name in METHODS]
 
     def solvers() -> list[dict[str, str]]:
-        from pcfm.generation import SOLVERS
+        from pcfm.methods import SOLVERS
 
         return [{"name": name, "summary": doc(solver)} for name, solver in SOLVERS.items()]
 

@@ -158,7 +158,7 @@ class Sample(Common):
         count: Number of samples.
         out: File to write.
         law: Laws the samples obey, jointly: NAME or NAME:key=value,key=value.
-        method: unconstrained, project-end, pcfm or pcfm-consistent, the default where laws are given (`pcfm list methods`).
+        method: NAME or NAME:key=value,key=value (`pcfm list methods`); pcfm-consistent by default where laws are given.
         steps: Flow steps.
         solver: Rule of the methods that integrate the flow itself.
         reference: Fields that say what a law leaves open; sample i takes the values of reference i.

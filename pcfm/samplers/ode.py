@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +47,18 @@ class RungeKutta4(Sampler):
         c = self.velocity(x + h / 2 * b, middle)
         d = self.velocity(x + h * c, s)
         return x + h / 6 * (a + 2 * b + 2 * c + d)
+
+
+@dataclass(frozen=True)
+class Unconstrained(Sampler):
+    """The flow alone."""
+
+    reference: ClassVar[str] = "Lipman et al., ICLR 2023"
+
+    base: Sampler
+
+    def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
+        return self.base.step(x, t, s, x0)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -30,7 +31,7 @@ from pcfm.velocity import Velocity
 
 @dataclass(frozen=True)
 class ProjectedFlow(Sampler):
-    """Physics-constrained flow matching: extrapolate, project, return from the noise the trajectory began with.
+    """Extrapolate, project, return from the noise the trajectory began with: physics-constrained flow matching.
 
     Attributes:
         velocity: the flow's velocity.
@@ -45,6 +46,9 @@ class ProjectedFlow(Sampler):
         takes the place of their separate final one.
     """
 
+    lawful: ClassVar[bool] = True
+    reference: ClassVar[str] = "Utkarsh et al., NeurIPS 2025, arXiv:2506.04171"
+
     velocity: Velocity
     path: Path
     constraint: Constraint
@@ -54,8 +58,9 @@ class ProjectedFlow(Sampler):
         endpoint = self.path.endpoint(x, self.velocity(x, t), t)
         return self.path.sample(x0, self.projector(self.constraint, endpoint).u, s).x_t
 
-    def sample(self, x0: Tensor, times: Tensor) -> Sample:
-        return _ending_on_a_projection(self, x0, times)
+    def last(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Sample:
+        """The nearest lawful field to the last endpoint."""
+        return self.projector.sample(self.constraint, self.path.endpoint(x, self.velocity(x, t), t))
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,9 @@ class ConsistentFlow(Sampler):
         constraint: the law, on normalised fields.
         projector: counts the projections.
     """
+
+    lawful: ClassVar[bool] = True
+    reference: ClassVar[str] = "this project"
 
     velocity: Velocity
     path: Path
@@ -87,27 +95,23 @@ class ConsistentFlow(Sampler):
             endpoint = self.projector(self.convex, endpoint).u
         return self.path.sample(self.path.origin(x, velocity, t), endpoint, s).x_t
 
-    def sample(self, x0: Tensor, times: Tensor) -> Sample:
-        return _ending_on_a_projection(self, x0, times)
-
-
-def _ending_on_a_projection(sampler: ProjectedFlow | ConsistentFlow, x0: Tensor, times: Tensor) -> Sample:
-    """All steps but the last, then the nearest lawful field to the last endpoint."""
-    x = x0
-    for state in sampler.iterate(x0, times[:-1]):
-        x = state
-    return sampler.projector.sample(sampler.constraint, sampler.path.endpoint(x, sampler.velocity(x, times[-2]), times[-2]))
+    def last(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Sample:
+        """The nearest lawful field to the last endpoint."""
+        return self.projector.sample(self.constraint, self.path.endpoint(x, self.velocity(x, t), t))
 
 
 @dataclass(frozen=True)
 class ProjectedEnd(Sampler):
-    """An unconstrained sampler whose result is projected once, at t = 1.
+    """The flow alone, then the nearest lawful field, once.
 
     Attributes:
         base: the unconstrained sampler.
         constraint: the law, on normalised fields.
         projector: counts the projections.
     """
+
+    lawful: ClassVar[bool] = True
+    reference: ClassVar[str] = "Utkarsh et al., arXiv:2506.04171, table 6"
 
     base: Sampler
     constraint: Constraint
@@ -116,5 +120,5 @@ class ProjectedEnd(Sampler):
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
         return self.base.step(x, t, s, x0)
 
-    def sample(self, x0: Tensor, times: Tensor) -> Sample:
-        return self.projector.sample(self.constraint, self.base.sample(x0, times).x)
+    def last(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Sample:
+        return self.projector.sample(self.constraint, self.base.step(x, t, s, x0))

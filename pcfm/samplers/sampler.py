@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -44,18 +44,38 @@ class Projector:
         return Sample(projection.u, x1, projection)
 
 
+Watch = Callable[[Tensor, Tensor], None]
+"""Called with the time and the state after each step."""
+
+
+def _unwatched(t: Tensor, x: Tensor) -> None:
+    """Nobody watches."""
+
+
 class Sampler(ABC):
     """Steps from one flow time to the next, samples independent of each other.
 
+    Subclasses are frozen dataclasses. What `pcfm.methods` gives them has the names velocity, path, base (an unconstrained sampler),
+    constraint (the law, on normalised fields) and noise (fresh draws from the source); every other attribute with a default is an
+    option that the command line sets.
+
     Attributes:
+        lawful: whether it takes a law.
+        reference: paper that the method is from.
         projector: counts the projections of lawful samplers, None for the others.
     """
 
+    lawful: ClassVar[bool] = False
+    reference: ClassVar[str] = ""
     projector: Projector | None = None
 
     @abstractmethod
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
         """The state at time s from that at time t, for a trajectory that began at x0."""
+
+    def last(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Sample:
+        """The sample, from the state before the last step."""
+        return Sample(self.step(x, t, s, x0))
 
     def iterate(self, x0: Tensor, times: Tensor) -> Iterator[Tensor]:
         """Every state, the first included."""
@@ -65,12 +85,21 @@ class Sampler(ABC):
             x = self.step(x, t, s, x0)
             yield x
 
-    def sample(self, x0: Tensor, times: Tensor) -> Sample:
-        """The last state with its certificate."""
+    def sample(self, x0: Tensor, times: Tensor, watch: Watch = _unwatched) -> Sample:
+        """The last state with its certificate.
+
+        Arguments:
+            x0: draws from the source, (B, C, *N).
+            times: increasing flow times, 0 to 1.
+            watch: called after each step.
+        """
         x = x0
-        for state in self.iterate(x0, times):
-            x = state
-        return Sample(x)
+        for t, s in pairwise(times[:-1]):
+            x = self.step(x, t, s, x0)
+            watch(s, x)
+        sample = self.last(x, times[-2], times[-1], x0)
+        watch(times[-1], sample.x)
+        return sample
 
     def __call__(self, x0: Tensor, times: Tensor) -> Tensor:
         """The last state."""
