@@ -47,8 +47,13 @@ def candidates(fields: Fields) -> tuple[list[str], list[str]]:
             laws.append("mass")
         if (velocity or "momentum" in fields.roles) and "momentum" not in named:
             laws.append("momentum")
-        if velocity and "energy" not in named:
-            laws.append("energy")
+        everything = f":channels={'+'.join(fields.channels)}"
+        if velocity:
+            laws += [law for law in ("energy",) if law not in named]
+        elif len(set(fields.units)) == 1 and len(fields.channels) <= 2:  # a scalar, or the parts of a complex one: its square
+            laws += [law + everything for law in ("energy", "energy-decay") if law not in named]
+        if len(fields.channels) == 1 and "maximum-principle" not in named:
+            laws.append("maximum-principle")
     else:
         if velocity and "momentum" not in named:
             laws.append("momentum:value=0")

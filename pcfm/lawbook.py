@@ -6,7 +6,7 @@ What a law does not say is taken from what is known of the fields (channel roles
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -205,9 +205,11 @@ def _positivity(context: Context, options: Options) -> Constraint:
 
 
 def _maximum_principle(context: Context, options: Options) -> Constraint:
-    """Bounds from the fields at the first time, of a file or of reference data."""
+    """Bounds from the fields at the first time: of a file, of reference data, or of the fields themselves."""
     if not context.grid.has_time:
         raise ValueError(f"law 'maximum-principle' expects fields with a time axis; these are on ({', '.join(context.grid.names)}).")
+    if "file" not in options and context.reference is None and context.origin is not None:
+        context = replace(context, reference=context.origin.values)
     return maximum_principle(_frames("maximum-principle", 0, context, options), batched=True)
 
 

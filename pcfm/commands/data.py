@@ -13,8 +13,9 @@ from pcfm.commands.common import CHUNK, DONE, UNMET, Common, Laws, law_columns, 
 if TYPE_CHECKING:
     import torch
 
-    from constraints import Constraint
+    from constraints import Axis, Constraint
     from pde_datasets import Fields
+    from pde_datasets.mesh import Mesh
 
 
 @dataclass(kw_only=True)
@@ -35,6 +36,7 @@ class Inspect(Common):
 
     def run(self) -> int:
         from pcfm.audit import audit, together
+        from pde_datasets.lazy import Lazy
 
         fields = open_fields(self.file, self.format)
         rows, unknown = audit(fields, self.law)
@@ -47,9 +49,19 @@ class Inspect(Common):
             "shape": list(fields.u.shape),
             "dtype": str(fields.u.dtype).removeprefix("torch."),
             "axes": [
-                {"name": a.name, "size": a.points, "periodic": a.periodic, "uniform": a.uniform, "length": a.extent, "origin": a.origin}
+                {
+                    "name": a.name,
+                    "size": a.points,
+                    "kind": _kind(a),
+                    "periodic": a.periodic,
+                    "uniform": a.uniform,
+                    "length": a.extent,
+                    "origin": a.origin,
+                }
                 for a in fields.grid.axes
             ],
+            "mesh": None if fields.mesh is None else _mesh(fields.mesh),
+            "lazy": isinstance(fields.u, Lazy),
             "parameters": {name: _range(values) for name, values in fields.parameters.items()},
             "roles": {role: list(names) for role, names in fields.roles.items()},
             "stated_laws": list(fields.laws),
@@ -65,7 +77,16 @@ class Inspect(Common):
     def _tell(self, fields: Fields, document: dict[str, Any]) -> None:
         self.say(f"{self.file}: {document['format']}, {len(fields)} samples, {document['dtype']}")
         self.say(f"  channels    {', '.join(f'{c} [{u}]' for c, u in zip(fields.channels, fields.units, strict=True))}")
-        self.say(f"  grid        {fields.grid}")
+        for axis in document["axes"] if fields.mesh is None else []:
+            spacing = "" if axis["uniform"] else ", unequal spacings"
+            self.say(f"  axis        {axis['name']}: {axis['size']} {axis['kind']}, length {axis['length']:g}{spacing}")
+        if document["mesh"] is not None:
+            mesh = document["mesh"]
+            cells = "".join(f", {count} {kind} cells" for kind, count in mesh["cells"].items())
+            times = f", {fields.grid.axes[0].points} times" if fields.grid.has_time else ""
+            self.say(f"  mesh        values at {fields.grid.axes[-1].points} {mesh['location']}s of {mesh['points']} points{cells}{times}")
+            for name, count in mesh["boundary"].items():
+                self.say(f"  boundary    {name}: {count} {mesh['location']}s")
         for name, (low, high) in document["parameters"].items():
             self.say(f"  parameter   {name} {low:g}" + ("" if low == high else f" .. {high:g}"))
         for key in ("equation", "scheme", "source", "seed", "notes"):
@@ -87,6 +108,26 @@ class Inspect(Common):
         self.say(f"  together    {verdict}{counted}")
         for row in joint["redundant"]:
             self.say(f"    {row['law']} is implied by {', '.join(row['by'])}")
+
+
+def _kind(axis: Axis) -> str:
+    """What the points of an axis are."""
+    if axis.periodic:
+        return "points of a period, half open"
+    if axis.points == 1:
+        return "point"
+    return "cell centres" if axis.cells else "nodes, both ends stored"
+
+
+def _mesh(mesh: Mesh) -> dict[str, Any]:
+    return {
+        "location": mesh.location,
+        "points": int(mesh.points.shape[-2]),
+        "each_sample": mesh.points.ndim == 3,
+        "cells": {kind: len(corners) for kind, corners in mesh.cells.items()},
+        "boundary": {name: len(where) for name, where in mesh.boundary.items()},
+        "equations": list(mesh.equations),
+    }
 
 
 def _range(values: torch.Tensor) -> tuple[float, float]:
