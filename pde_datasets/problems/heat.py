@@ -1,6 +1,9 @@
-r"""Heat equation on a periodic line, exactly.
+r"""Heat equation on a line, periodic or between walls, exactly.
 
-$$u_t = \nu u_{xx},\qquad u(x, t) = \sin(x + \varphi)\,e^{-\nu t},\qquad x\in[0, 2\pi),\; t\in[0, 1].$$
+$$u_t = \nu u_{xx},\qquad u(x, t) = \sum_{m=1}^M \sin(mx + \varphi_m)\,e^{-\nu m^2 t},\qquad x\in[0, 2\pi),\; t\in[0, 1].$$
+
+Between walls at 0 and $2\pi$ waves of twice the length fit as well, m becomes $m/2$, and of $\sin(mx + \varphi_m)$ that part is left which
+obeys the walls: $\sin\varphi_m\cos mx$ where they let no heat through, $\cos\varphi_m\sin mx$ where they are held at zero.
 """
 
 from __future__ import annotations
@@ -13,19 +16,26 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from constraints import Axis, Constraint, Grid, InitialCondition, Intersection, Mass
+from constraints import Axis, Constraint, Dirichlet, Grid, InitialCondition, Intersection, Mass
 from pde_datasets.problem import Problem, uniform
+
+BOUNDARIES = ("periodic", "neumann", "dirichlet")
 
 
 @dataclass(frozen=True)
 class Heat(Problem):
-    """Decaying sine waves: space-time fields on (time, x).
+    """Decaying waves: space-time fields on (time, x).
+
+    Laws, to round-off: the initial data; no mass, by the trapezoidal rule between walls; or zero values at the walls ("dirichlet", where
+    mass leaves). Differences of the order p see the vanishing slope of "neumann" to their order only.
 
     Attributes:
-        points: points in space.
+        points: points in space; between walls both ends are included.
         times: points in time, both ends included.
         diffusivity: range of the diffusivity, drawn uniformly.
-        phase: range of the phase, drawn uniformly.
+        phase: range of the phase of each wave, drawn uniformly.
+        boundary: "periodic", "neumann" or "dirichlet".
+        modes: number M of waves.
     """
 
     name: ClassVar[str] = "heat"
@@ -40,25 +50,49 @@ class Heat(Problem):
     times: int = 100
     diffusivity: tuple[float, float] = (1.0, 5.0)
     phase: tuple[float, float] = (0.0, math.pi)
+    boundary: str = "periodic"
+    modes: int = 1
+
+    def __post_init__(self) -> None:
+        if self.boundary not in BOUNDARIES:
+            raise ValueError(f"Heat expects a boundary among {', '.join(BOUNDARIES)}; got '{self.boundary}'.")
+        if not 1 <= self.modes < self.points:
+            raise ValueError(f"Heat expects between 1 and {self.points - 1} modes, fewer than points; got {self.modes}.")
 
     @property
     def grid(self) -> Grid:
-        return Grid(Axis("time", self.times, length=1.0), Axis("x", self.points, length=2 * math.pi, periodic=True))
+        x = Axis("x", self.points, length=2 * math.pi, periodic=self.boundary == "periodic")
+        return Grid(Axis("time", self.times, length=1.0), x)
 
     @property
     def laws(self) -> tuple[str, ...]:
+        if self.boundary == "dirichlet":
+            return ("dirichlet:axis=x,side=lower,value=0", "dirichlet:axis=x,side=upper,value=0")
         return ("mass:value=0",)
 
     def simulate(self, streams: Sequence[torch.Generator], device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
-        diffusivity, phase = (drawn.to(device) for drawn in uniform(streams, self.diffusivity, self.phase))
+        diffusivity, *phases = (drawn.to(device) for drawn in uniform(streams, self.diffusivity, *[self.phase] * self.modes))
+        phase = phases[0] if self.modes == 1 else torch.stack(phases, dim=1)
         return self.solution(diffusivity, phase), {"diffusivity": diffusivity, "phase": phase}
 
     def solution(self, diffusivity: Tensor, phase: Tensor) -> Tensor:
-        """The exact fields, (N, 1, T, X)."""
+        """The exact fields, (N, 1, T, X), of diffusivities (N,) and phases (N,) of one wave or (N, M)."""
         time, x = self.grid.mesh(diffusivity)
-        nu, phi = diffusivity[:, None, None], phase[:, None, None]
-        return (torch.sin(x + phi) * torch.exp(-nu * time))[:, None]
+        nu = diffusivity[:, None, None]
+        waves = []
+        for mode, phi in enumerate(phase.reshape(len(nu), -1, 1, 1).unbind(1), start=1):
+            k = mode if self.boundary == "periodic" else mode / 2
+            if self.boundary == "periodic":
+                wave = torch.sin(k * x + phi)
+            elif self.boundary == "neumann":
+                wave = torch.sin(phi) * torch.cos(k * x)
+            else:
+                wave = torch.cos(phi) * torch.sin(k * x)
+            waves.append(wave * torch.exp(-nu * k**2 * time))
+        return sum(waves[1:], start=waves[0])[:, None]
 
     def constraint(self, parameters: Mapping[str, Tensor]) -> Constraint:
-        initial = self.solution(parameters["diffusivity"], parameters["phase"])[:, :, 0]
-        return Intersection(InitialCondition(self.grid, initial), Mass(self.grid, 0.0))
+        initial = InitialCondition(self.grid, self.solution(parameters["diffusivity"], parameters["phase"])[:, :, 0])
+        if self.boundary == "dirichlet":
+            return Intersection(initial, *(Dirichlet(self.grid, "x", side, 0.0) for side in ("lower", "upper")))
+        return Intersection(initial, Mass(self.grid, 0.0))
