@@ -44,6 +44,14 @@ def test_laws_page() -> None:
         exec(compile(block, "docs/laws.md", "exec"), namespace)
 
 
+def test_generation_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_console("docs/generation.md")
+    namespace: dict[str, object] = {"__name__": "generation"}
+    for block in blocks("docs/generation.md", "python"):
+        exec(compile(block, "docs/generation.md", "exec"), namespace)
+
+
 def test_readme_console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_console("README.md")
