@@ -20,7 +20,8 @@ from torch import Tensor
 
 from constraints.constraint import Constraint, as_target
 from constraints.grid import Grid
-from constraints.linear.map import LinearMap, hessian_product
+from constraints.linear.derivative import hessian_product, pullback
+from constraints.linear.map import LinearMap
 from constraints.linear.stepping import TimeSteps
 
 
@@ -114,8 +115,8 @@ class Budget(Constraint):
         change = torch.diff(self.contents(u), dim=1) - self.target.to(u)
         if self.rate is None:
             return change, TimeSteps(content[:, :, 1:], -content[:, :, :-1])
-        rates, pull = torch.func.vjp(self.rates, u)[:2]
-        gradient = pull(torch.ones_like(rates))[0]
+        rates, pull = pullback(self.rates, u)
+        gradient = pull(torch.ones_like(rates))
         forward = torch.addcmul(content[:, :, 1:], self.theta * gaps, gradient[:, :, 1:], value=-1)
         backward = torch.addcmul(-content[:, :, :-1], (1 - self.theta) * gaps, gradient[:, :, :-1], value=-1)
         return change - self._received(rates), TimeSteps(forward, backward)
@@ -126,9 +127,8 @@ class Budget(Constraint):
             fields = u.new_zeros(1, *self.shape)
             fields[:, self.component] = self.weights.to(u)
             return fields
-        contents, pull = torch.func.vjp(self.contents, u)[:2]
-        pulled: Tensor = pull(torch.ones_like(contents))[0]
-        return pulled
+        contents, pull = pullback(self.contents, u)
+        return pull(torch.ones_like(contents))
 
     def curvature(self, u: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
         """Each time's content and rate count with the multipliers of the steps before and behind it."""

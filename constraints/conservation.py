@@ -19,7 +19,8 @@ from constraints.calculus.scheme import Scheme
 from constraints.calculus.vector import curl
 from constraints.constraint import Constraint, LinearConstraint, as_target
 from constraints.grid import Grid
-from constraints.linear.map import LinearMap, hessian_product
+from constraints.linear.derivative import hessian_product, pullback
+from constraints.linear.map import LinearMap
 from constraints.linear.structured import RowCombination, RowSelection, WeightedSum
 
 Value = float | Sequence[float] | Tensor | None
@@ -287,8 +288,8 @@ class Integral(Constraint):
         return (size[:, 1:] + size[:, :1] if self.conserved else size) + self.target.to(u).abs()
 
     def jacobian(self, u: Tensor) -> LinearMap:
-        total, pull = torch.func.vjp(self.integral, u)[:2]
-        rows = WeightedSum(pull(torch.ones_like(total))[0], (-len(self.shape), *self.dims), batched=True)
+        total, pull = pullback(self.integral, u)
+        rows = WeightedSum(pull(torch.ones_like(total)), (-len(self.shape), *self.dims), batched=True)
         return RowCombination(_differences(self.times, 1).to(u), rows) if self.conserved else rows
 
     def curvature(self, u: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from constraints.linear.derivative import hessian_product
 from constraints.linear.explicit import LARGEST, Colouring, ExplicitRows, colouring
-from constraints.linear.map import Linearised, LinearMap, Noisy, hessian_product
+from constraints.linear.map import Linearised, LinearMap, Noisy
 from constraints.linear.stacked import Stacked
 from constraints.units import Chart
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from constraints.calculus.finite_volume import Flux, cell_balance
 from constraints.constraint import Constraint
 from constraints.grid import Grid
+from constraints.linear.derivative import pullback
 from constraints.linear.map import Linearised, LinearMap
 from constraints.linear.solve import conjugate_gradients
 from constraints.linear.stepping import LineSteps, TimeGram
@@ -110,10 +111,8 @@ class EvolutionEquation(Constraint):
         n, width = u.shape[-1], 2 * self.radius + 1
         colours = width if not self.periodic or n % width == 0 else next(w for w in range(width, n + 1) if n % w == 0 or w == n)
         index = torch.arange(n, device=u.device)
-        rates, pull = torch.func.vjp(self._rates, u)[:2]
-        slope = torch.stack(
-            [pull((index % colours == colour).to(u).expand_as(rates))[0][:, 0, : self.steps + 1] for colour in range(colours)]
-        )
+        rates, pull = pullback(self._rates, u)
+        slope = torch.stack([pull((index % colours == colour).to(u).expand_as(rates))[:, 0, : self.steps + 1] for colour in range(colours)])
         bands = []
         for j in range(width):
             column = index + j - self.radius

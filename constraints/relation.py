@@ -12,6 +12,7 @@ from torch import Tensor
 
 from constraints.constraint import Constraint, LinearConstraint, as_target
 from constraints.grid import Grid
+from constraints.linear.derivative import pullback
 from constraints.linear.map import LinearMap
 from constraints.linear.structured import WeightedSum
 
@@ -93,5 +94,5 @@ class Relation(Constraint):
         return u.new_full((len(u), 1), self._scale)
 
     def jacobian(self, u: Tensor) -> LinearMap:
-        value, pull = torch.func.vjp(self.residual, u)[:2]
-        return WeightedSum(pull(torch.ones_like(value))[0], (-len(self.shape),), batched=True)
+        value, pull = pullback(self.residual, u)
+        return WeightedSum(pull(torch.ones_like(value)), (-len(self.shape),), batched=True)

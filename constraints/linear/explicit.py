@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from constraints.linear.derivative import pullback
 from constraints.linear.map import LinearMap
 from constraints.linear.solve import semidefinite_solver
 
@@ -62,9 +63,9 @@ def colouring(residual: Callable[[Tensor], Tensor], u: Tensor) -> Colouring:
 
 def _support(residual: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
     """Which values each row sees at a field, (m, n)."""
-    value, pull = torch.func.vjp(residual, u)[:2]
+    value, pull = pullback(residual, u)
     rows = torch.eye(value.shape[1], dtype=value.dtype, device=value.device)
-    return torch.stack([pull(row[None])[0].flatten() != 0 for row in rows])
+    return torch.stack([pull(row[None]).flatten() != 0 for row in rows])
 
 
 def _greedy(conflicts: Tensor) -> list[int]:
@@ -87,7 +88,7 @@ def _pulled(residual: Callable[[Tensor], Tensor], u: Tensor, seeds: Tensor) -> T
     """Pulled-back seeds (c, m) for each sample, (B, c, n), in one pass over a batch in which each sample stands once for each seed."""
     count = len(seeds)
     copies = u.repeat_interleave(count, dim=0)
-    pulled: Tensor = torch.func.vjp(residual, copies)[1](seeds.repeat(len(u), 1))[0]
+    pulled = pullback(residual, copies)[1](seeds.repeat(len(u), 1))
     return pulled.reshape(len(u), count, -1)
 
 

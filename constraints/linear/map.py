@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from constraints.linear.derivative import pullback
 from constraints.linear.solve import conjugate_gradients, pseudo_inverse
 
 DENSE_ROWS = 512
@@ -109,17 +110,6 @@ class LinearMap(nn.Module, ABC):
     def measure(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """A u and its scale, for maps that get both from one evaluation."""
         return self(u), self.scale(u)
-
-
-def hessian_product(function: Callable[[Tensor], Tensor], u: Tensor, weights: Tensor, direction: Tensor) -> Tensor:
-    r"""$\sum_i w_i \nabla^2 f_i(u)\,z$ for rows (B, m) of a function of fields: two reverse passes, sample by sample."""
-
-    def slope(v: Tensor) -> Tensor:
-        pulled: Tensor = torch.func.vjp(function, v)[1](weights)[0]
-        return (pulled * direction).sum()
-
-    curved: Tensor = torch.func.grad(slope)(u)
-    return curved
 
 
 class Weighted(LinearMap):
@@ -220,11 +210,11 @@ class Linearised(LinearMap):
         super().__init__()
         self.residual = residual
         self.at = u
-        value, self._pullback = torch.func.vjp(residual, u)[:2]
+        value, self._pullback = pullback(residual, u)
         self.shape, self.rows, self.batched = tuple(u.shape[1:]), int(value.shape[1]), True
 
     def forward(self, u: Tensor) -> Tensor:
         return torch.func.jvp(self.residual, (self.at,), (u,))[1]
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self._pullback(y)[0]
+        return self._pullback(y)

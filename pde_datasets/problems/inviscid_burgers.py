@@ -17,18 +17,19 @@ from torch import Tensor
 
 from constraints import (
     Axis,
-    Balance,
     Budget,
     Constraint,
     EvolutionEquation,
     Grid,
     InitialCondition,
     Intersection,
+    LinearConstraint,
     PointValues,
     local_conservation,
     maximum_principle,
 )
 from constraints.calculus.finite_volume import cell_balance, godunov
+from constraints.linear import RowSelection, WeightedSum
 from pde_datasets.problem import Problem, uniform
 
 COURANT = {1: 1.0, 2: 0.5}
@@ -135,13 +136,14 @@ class InviscidBurgers(Problem):
             maximum_principle(initial, inflow[:, None, None], batched=True),
         )
 
-    def outflow(self) -> Balance:
+    def outflow(self) -> LinearConstraint:
         """The last point is a copy of its neighbour, from the second time on."""
-        import scipy.sparse
-
-        last = scipy.sparse.csr_array(([1.0, -1.0], ([0, 0], [self.points - 1, self.points - 2])), shape=(1, self.points))
-        later = scipy.sparse.eye_array(self.times, format="csr")[1:]
-        return Balance(scipy.sparse.kron(later, last, format="csr"), shape=(1, *self.grid.shape), name="outflow")
+        line = torch.zeros(self.points, dtype=torch.float64)
+        line[-2], line[-1] = -1.0, 1.0
+        ends = WeightedSum(line.expand(1, *self.grid.shape).clone(), (-1,))
+        law = LinearConstraint(RowSelection(torch.arange(1, self.times), ends), torch.zeros(1, dtype=torch.float64))
+        law.name = "outflow"
+        return law
 
     def conservation(self, steps: int | None = None) -> EvolutionEquation:
         """The balance of every inner cell under the scheme's own flux, for the first steps; all by default."""
