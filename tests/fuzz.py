@@ -28,9 +28,10 @@ SECONDS = 20
 
 def writers() -> dict[str, Callable[[Path], Path]]:
     """By format, what writes a small valid file or folder below a folder."""
-    from tests import test_loaders, test_loaders_arrays, test_loaders_hdf5, test_loaders_mesh
+    from tests import test_loader_pidm, test_loaders, test_loaders_arrays, test_loaders_hdf5, test_loaders_mesh
 
-    return {**test_loaders.WRITERS, **test_loaders_hdf5.WRITERS, **test_loaders_mesh.WRITERS, **test_loaders_arrays.WRITERS}
+    pidm = test_loader_pidm.WRITERS
+    return {**pidm, **test_loaders.WRITERS, **test_loaders_hdf5.WRITERS, **test_loaders_mesh.WRITERS, **test_loaders_arrays.WRITERS}
 
 
 def damage(data: bytes, draw: random.Random) -> bytes:

@@ -7,7 +7,7 @@ is one line of `FORMATS`; its module is imported when a file is opened, so that 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
@@ -40,27 +40,33 @@ class Format:
         description: what such a file holds.
         source: who writes such files.
         recognises: whether a file is of this format, from its content; raises a `ValueError` if it is damaged.
-        load: the fields of a file that is.
+        load: the fields of a file that is; called with the user's words as well by formats that take them.
+        reading_of: the format of whose files this is another reading, asked for by name only; it recognises none by itself.
+        takes_words: whether the user may say what is in a file, as files of this format do not.
     """
 
     name: str
     description: str
     source: str
     recognises: Callable[[Path], bool]
-    load: Callable[[Path], Fields]
+    load: Callable[..., Fields]
+    reading_of: str | None = None
+    takes_words: bool = False
 
 
-def _format(name: str, module: str, description: str, source: str) -> Format:
+def _format(
+    name: str, module: str, description: str, source: str, *, reading_of: str | None = None, takes_words: bool = False
+) -> Format:
     """A format whose module, with `recognises` and `load`, is imported at the first file."""
 
     def recognises(path: Path) -> bool:
-        return bool(import_module(f"{__name__}.{module}").recognises(path))
+        return reading_of is None and bool(import_module(f"{__name__}.{module}").recognises(path))
 
-    def load(path: Path) -> Fields:
-        fields: Fields = import_module(f"{__name__}.{module}").load(path)
+    def load(path: Path, *words: Any) -> Fields:
+        fields: Fields = import_module(f"{__name__}.{module}").load(path, *words)
         return fields
 
-    return Format(name, description, source, recognises, load)
+    return Format(name, description, source, recognises, load, reading_of, takes_words)
 
 
 FORMATS: dict[str, Format] = {
@@ -74,22 +80,93 @@ FORMATS: dict[str, Format] = {
             "github.com/neuraloperator/neuraloperator",
         ),
         _format(
+            "pdebench",
+            "pdebench",
+            "HDF5: tensor, or density, pressure, Vx, or groups 0000, .., or velocity, particles",
+            "github.com/pdebench/PDEBench",
+        ),
+        _format("the_well", "the_well", "HDF5 with groups dimensions, t0_fields, t1_fields, ..", "github.com/PolymathicAI/the_well"),
+        _format(
+            "pdearena",
+            "pdearena",
+            "HDF5 with one group train, valid or test: smoke, Maxwell, or 1-D equations",
+            "github.com/pdearena/pdearena, github.com/brandstetter-johannes/LPSDA",
+        ),
+        _format("pcfm_paper", "pcfm_paper", "HDF5 u with ic, bc, x, t, or with a, f", "the PCFM paper, Utkarsh et al. 2025"),
+        _format("pbfm", "pbfm", "HDF5 fields with reynolds or nominal_condition", "github.com/tum-pbs/PBFM"),
+        _format("jhtdb", "jhtdb", "HDF5 cutout: Velocity_0001, .., xcoor, ycoor, zcoor", "turbulence.pha.jhu.edu"),
+        _format("fno_mat", "fno_mat", ".mat (5.0 or 7.3) with a, u, or coeff, sol, or a, u, t", "Li et al. 2021"),
+        _format(
+            "diffusionpde",
+            "diffusionpde",
+            ".mat with pairs thresh_a_data, thresh_p_data, .. or input, output; scaled pairs merge_*.npy",
+            "github.com/jhhuangchloe/DiffusionPDE",
+        ),
+        _format("apebench", "apebench", ".npy with the settings of a scenario beside it, .json", "github.com/Ceyron/apebench"),
+        _format(
+            "flowbench", "flowbench", ".npz pairs *_X, *_Y with an array data: flows about objects", "github.com/baskargroup/flowbench-tools"
+        ),
+        _format(
+            "cfdbench", "cfdbench", "folder of cases case0000, .. with u.npy, v.npy, case.json", "github.com/luo-yining/CFDBench"
+        ),
+        _format(
+            "probconserv",
+            "probconserv",
+            ".pt tuple of tensors input_contexts, output_contexts, .. and parameters: values at points (t, x)",
+            "github.com/amazon-science/probconserv",
+        ),
+        _format("blastnet", "blastnet", "folder of raw float32 files, with or without info.json", "blastnet.github.io"),
+        _format(
+            "pina", "pina", ".pt dictionary of tensors x, y, u, triang: finite elements on deforming meshes", "github.com/mathLab/PINA"
+        ),
+        _format(
+            "openfoam", "openfoam", "folder of a case, with constant/polyMesh and a folder a time: fields of the cells", "openfoam.com"
+        ),
+        _format(
+            "openfoam-flux",
+            "openfoam_flux",
+            "the same folder, asked for by name: fluxes phi on the faces, with the balance of every cell",
+            "openfoam.com",
+            reading_of="openfoam",
+        ),
+        _format("comsol", "comsol", "text with % lines that count nodes and expressions", "comsol.com, github.com/i207M/PINNacle"),
+        _format("piv", "piv", "TSI Insight .vec, or DaVis text: measured velocities in a plane", "tsi.com, lavision.de"),
+        _format("pyclaw", "pyclaw", "HDF5 clawNNNN.hdf with patch1/q, or a folder of them", "github.com/clawpack/pyclaw"),
+        _format(
+            "airfrans",
+            "airfrans",
+            "case airFoil2D_SST_..., a folder or one of its files of VTK: flow about airfoils",
+            "github.com/Extrality/AirfRANS",
+        ),
+        _format("vtk", "vtk", ".vtu, .vtp, .vti, .vtr, .vtk: grids and meshes of VTK and ParaView", "vtk.org"),
+        _format("spectra", "spectra", "text: a line nk t, then nk numbers, for each time", "A. A. Wray 1997, AGARD AR-345"),
+        _format(
             "matlab",
             "matlab",
-            ".mat (5.0 or 7.3) with coordinates x, times t|tt and a field usol|uu|u",
+            ".mat (5.0 or 7.3) with coordinates x, times t|tt and a field usol|uu|u; or x, y and values at points",
             "github.com/maziarraissi/PINNs, github.com/dynamicslab/pysindy",
         ),
         _format("pyro2", "pyro2", "HDF5 output of pyro2: groups grid and state/<field>/data", "github.com/python-hydro/pyro2"),
+        _format(
+            "pidm", "pidm", "folder or pair of p_data.csv, K_data.csv: Darcy pressure and permeability, a sample a row", "arXiv:2403.14404"
+        ),
+        _format("columns", "columns", "text: a table of numbers, one column increasing or columns x, y the coordinates", "anyone"),
+        _format("netcdf", "netcdf", "netCDF 3 or 4, or a zarr store, with CF attributes; jax-cfd", "unidata.ucar.edu, cfconventions.org"),
+        _format(
+            "arrays", "arrays", "plain .npy or .npz, whose axes the user says: words={'layout': 'n t x y'}", "numpy.org", takes_words=True
+        ),
     )
 }
 
 
-def open(path: str | os.PathLike[str], format: str | None = None) -> Fields:
+def open(path: str | os.PathLike[str], format: str | None = None, words: Mapping[str, Any] | None = None) -> Fields:
     """Open a file or folder of fields, in our own layout or a foreign one.
 
     Arguments:
         path: the file, or the folder of a format that is one.
         format: a name in `FORMATS`; by default whichever recognises the content, the more particular ones asked first.
+        words: what the axes of plain arrays are, like `{"layout": "n t x y", "periodic": "x y"}`; see `loaders.words`. With them the formats
+            that take words are the only ones asked.
 
     Returns:
         The fields, (N, C, *N), in the float type they are stored in, with at least `format`, `path` (the file's name) and `notes` (what
@@ -98,7 +175,8 @@ def open(path: str | os.PathLike[str], format: str | None = None) -> Fields:
 
     Raises:
         ValueError: the file is missing, a folder that is no known format, empty, truncated or of no known format, the format's name is
-            unknown or not what the file is, a library that reads it is missing, or values are NaN or infinite.
+            unknown or not what the file is, words are given that its format does not take, a library that reads it is missing, or values are
+            NaN or infinite.
     """
     path = Path(path)
     if format is not None and format not in FORMATS:
@@ -107,12 +185,23 @@ def open(path: str | os.PathLike[str], format: str | None = None) -> Fields:
         raise ValueError(f"open expects one of the formats {', '.join(FORMATS)}; got '{format}'.{hint}")
     check_there(path)
     check_safe(path)
-    found = [entry for entry in FORMATS.values() if format in (None, entry.name) and entry.recognises(path)]
+    if format is None:
+        found = [entry for entry in FORMATS.values() if entry.recognises(path)]
+    else:
+        entry = FORMATS[format]
+        found = [entry] if FORMATS[entry.reading_of or format].recognises(path) else []
     if not found:
         wanted = f"one of the formats {', '.join(FORMATS)}" if format is None else f"{format}: {FORMATS[format].description}"
         way_out = "Convert it to one of these; FORMATS describes them." if format is None else "Leave `format` out to have it detected."
         raise ValueError(f"{path.name}: open expects {wanted}; got {describe(path)}. {way_out}")
-    fields = found[0].load(path)
+    if words is not None:
+        takers = [entry for entry in found if entry.takes_words]
+        if not takers:
+            able = ", ".join(name for name, entry in FORMATS.items() if entry.takes_words)
+            raise ValueError(f"{path.name}: open takes words for {able} alone; this is {found[0].name}, which says what it holds. Leave them out.")
+        fields = takers[0].load(path, words)
+    else:
+        fields = found[0].load(path)
     if not isinstance(fields.u, Lazy):
         _check_finite(fields, path)
         return fields

@@ -11,7 +11,7 @@ _MAGIC = (
     (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"%PDF", "a PDF document"),
-    (b"\x93NUMPY", "a NumPy array, which has no grid"),
+    (b"\x93NUMPY", "a NumPy array"),
     (b"CDF", "a classic netCDF file"),
     (b"PK\x03\x04", "a zip archive laid out otherwise"),
     (b"MATLAB ", "a MATLAB file"),

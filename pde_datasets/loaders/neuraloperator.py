@@ -28,11 +28,11 @@ _TIMES = 101
 
 
 def recognises(path: Path) -> bool:
-    """Whether a file is a dictionary of tensors with `x` and `y`."""
+    """Whether a file is a dictionary of tensors with `x` and `y`, and no triangles that make them coordinates (`pina`)."""
     if not is_pt(path):
         return False
     data = content(path)
-    return isinstance(data, dict) and {"x", "y"} <= set(data)
+    return isinstance(data, dict) and {"x", "y"} <= set(data) and "triang" not in data
 
 
 def load(path: Path) -> Fields:

@@ -1,0 +1,94 @@
+r"""HDF5 cutouts of the Johns Hopkins turbulence databases.
+
+`Velocity_0001`, .. (z, y, x, 3) and `Pressure_0001`, .. (z, y, x, 1), a dataset for each stored time, lower case from some clients;
+`xcoor`, `ycoor`, `zcoor` coordinates; attributes `x_start`, `x_end`, `x_step`, .. count points from **1**. A cutout is no period of the
+flow: its divergence vanishes in the spectral scheme of the whole box only, and finite differences see one that is not small.
+
+Source:
+    Li et al., A public turbulence database cluster, J. Turbulence 9 (2008); the client pyJHTDB of the database for the layout.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import h5py
+
+from constraints.grid import Axis, Grid
+from pde_datasets.fields import Fields
+from pde_datasets.loaders.coordinates import coordinates, stored
+from pde_datasets.loaders.hdf5 import is_hdf5, opened, plain
+from pde_datasets.loaders.parts import Part, assembled
+
+_NAME = re.compile(r"(velocity|pressure|magneticfield|vectorpotential|density|temperature)_(\d{4,})", re.IGNORECASE)
+_VECTORS = {"velocity": "uvw", "magneticfield": "xyz", "vectorpotential": "xyz"}
+
+
+def recognises(path: Path) -> bool:
+    """Whether a file is HDF5 with coordinates `xcoor` and fields named after their variable and time."""
+    if not is_hdf5(path):
+        return False
+    with opened(path) as file:
+        return "xcoor" in file and any(_NAME.fullmatch(str(name)) for name in file)
+
+
+def load(path: Path) -> Fields:
+    """The variables of a cutout on (x, y, z), or (time, x, y, z) where there are several times; left in the file until they are indexed.
+
+    Returns:
+        One sample: `u`, `v`, `w`, `pressure`, .. as they are stored.
+
+    Raises:
+        ValueError: a truncated file, variables at different times, or arrays that do not fit the coordinates.
+    """
+    with opened(path) as file:
+        axes = [_axis(path, file, name) for name in "xyz"]
+        found: dict[str, dict[int, str]] = {}
+        for name in file:
+            match = _NAME.fullmatch(str(name))
+            if match is not None:
+                found.setdefault(match[1].lower(), {})[int(match[2])] = name
+        frames = sorted(next(iter(found.values()), {}))
+        if not frames or any(sorted(names) != frames for names in found.values()):
+            raise ValueError(
+                f"{path.name}: jhtdb expects all variables at the same times; got { {k: sorted(v) for k, v in found.items()} }."
+            )
+        about = {
+            key: value for key, value in ((key, plain(value)) for key, value in file.attrs.items()) if isinstance(value, (int, float, str))
+        }
+    order = sorted(found, key=lambda name: (name not in _VECTORS, name != "velocity", name))
+    parts, channels = [], []
+    first = 2 if len(frames) == 1 else 3
+    for variable in order:
+        names = tuple(found[variable][frame] for frame in frames)
+        axes_of = (first + 2, first + 1, first, 1)
+        parts.append(Part(names, axes_of, stack=None if len(frames) == 1 else 2))
+        channels += _components(variable)
+    space = [axis.points for axis in axes]
+    shape = (1, len(channels), *space) if len(frames) == 1 else (1, len(channels), len(frames), *space)
+    notes = (
+        "Stored as (z, y, x, component) and turned here. A cutout: no axis is periodic, and the divergence vanishes in the spectral scheme "
+        "of the whole box only, so that none is stated as a law. x_start and the like count points from 1."
+    )
+    grid = Grid(*axes)
+    if len(frames) > 1:
+        grid = Grid(Axis.at("time", [float(frame) for frame in frames]), *axes)
+        notes += " Times are the numbers of the stored fields; their distance in time is not stored."
+    return Fields(
+        u=assembled(path, parts, shape),
+        grid=grid,
+        channels=tuple(channels),
+        roles={"velocity": ("u", "v", "w")} if "velocity" in found else {},
+        attributes={"format": "jhtdb", "path": path.name, "source": "JHTDB; Li et al. 2008", **about, "frames": frames, "notes": notes},
+    )
+
+
+def _components(variable: str) -> list[str]:
+    """Channels of a variable."""
+    tails = _VECTORS.get(variable)
+    return [variable] if tails is None else [tail if variable == "velocity" else f"{variable}_{tail}" for tail in tails]
+
+
+def _axis(path: Path, file: h5py.File, name: str) -> Axis:
+    return Axis.at(name, coordinates(path, f"{name}coor", stored(path, file, f"{name}coor")).tolist())
