@@ -1,4 +1,4 @@
-"""Damages small valid files of one format and opens them: `python -m tests.fuzz FORMAT COUNT` in a process of its own.
+"""Damages small valid files and opens them: `python -m tests.fuzz COUNT NAME ...` in a process of its own.
 
 A damaged file opens as fields or is refused with one line; anything else is printed and is a failure. Run apart, since a library written
 in C may end the process, which is what is looked for. Damage is seeded by the format's name and the number of the trial.
@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 import pde_datasets
-from pde_datasets import Fields
+from pde_datasets import Fields, store
+from pde_datasets.mesh import Equation, Mesh, csr, on_mesh
 
 SECONDS = 20
 """How long one file may take."""
@@ -31,7 +32,24 @@ def writers() -> dict[str, Callable[[Path], Path]]:
     from tests import test_loader_pidm, test_loaders, test_loaders_arrays, test_loaders_hdf5, test_loaders_mesh
 
     pidm = test_loader_pidm.WRITERS
-    return {**pidm, **test_loaders.WRITERS, **test_loaders_hdf5.WRITERS, **test_loaders_mesh.WRITERS, **test_loaders_arrays.WRITERS}
+    return {
+        "pcfm": _ours,
+        **pidm,
+        **test_loaders.WRITERS,
+        **test_loaders_hdf5.WRITERS,
+        **test_loaders_mesh.WRITERS,
+        **test_loaders_arrays.WRITERS,
+    }
+
+
+def _ours(folder: Path) -> Path:
+    """One of our own files, on a mesh so that it has every kind of group."""
+    points = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    equation = Equation(csr(torch.tensor([0]), torch.tensor([1]), torch.ones(1, dtype=torch.float64), (1, 3)))
+    mesh = Mesh(points, cells={"triangle": torch.tensor([[0, 1, 2]])}, equations={"law": equation})
+    fields = Fields(torch.rand(4, 1, 3), on_mesh(3), ("u",), parameters={"a": torch.rand(4)}, laws=("mass",), mesh=mesh)
+    store.write(folder / "ours.h5", fields)
+    return folder / "ours.h5"
 
 
 def damage(data: bytes, draw: random.Random) -> bytes:
@@ -87,22 +105,22 @@ def trial(valid: Path, draw: random.Random) -> str | None:
     return None
 
 
-def main(name: str, count: int) -> int:
-    """Try a format; 1 if anything went wrong."""
-    torch.set_num_threads(1)
+def fuzz(name: str, count: int) -> int:
+    """Damaged copies of one file that did not behave, out of so many."""
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
         valid = writers()[name](Path(folder))
         opened: Any = pde_datasets.open(valid)
         assert isinstance(opened, Fields)
         for number in range(count):
-            print(f"trial {number}", flush=True)
+            print(f"trial {number} of {name}", flush=True)
             wrong = trial(valid, random.Random(zlib.crc32(name.encode()) + number))
             if wrong is not None:
                 bad += 1
                 print(f"trial {number} of {name}: {wrong}", flush=True)
-    return 1 if bad else 0
+    return bad
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    torch.set_num_threads(1)
+    sys.exit(min(1, sum(fuzz(name, int(sys.argv[1])) for name in sys.argv[2:])))

@@ -113,7 +113,7 @@ def euler_state() -> dict[str, np.ndarray]:
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "neuraloperator": lambda folder: write_pt(folder / "file.pt"),
     "matlab": lambda folder: write_mat(folder / "file.mat", wave(np.arange(16) / 8), np.arange(16) / 8),
-    "matlab-7.3": lambda folder: write_mat73(folder / "file73.mat", wave(np.arange(16) / 8), np.arange(16) / 8),
+    "matlab/7.3": lambda folder: write_mat73(folder / "file73.mat", wave(np.arange(16) / 8), np.arange(16) / 8),
     "pyro2": lambda folder: write_pyro2(folder / "file.h5", euler_state()),
 }
 
@@ -123,7 +123,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
 def test_format_is_detected_from_content(kind: str, suffix: str, tmp_path: Path) -> None:
     path = WRITERS[kind](tmp_path)
     path = path.rename(path.with_suffix(suffix))
-    name = kind.split("-")[0]
+    name = kind.partition("/")[0]
     fields = loaders.open(path)
     assert fields.attributes["format"] == name
     assert fields.attributes["path"] == path.name

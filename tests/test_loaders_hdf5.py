@@ -30,7 +30,7 @@ from pde_datasets.loaders.mat_shapes import shapes
 from pde_datasets.loaders.parts import Part, assembled
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS = ("pdebench", "the_well", "pdearena", "pcfm_paper", "pbfm", "jhtdb", "fno_mat", "diffusionpde", "apebench", "blastnet")
+OURS = ("pdebench", "the-well", "pdearena", "pcfm-paper", "pbfm", "jhtdb", "fno", "diffusionpde", "apebench", "blastnet")
 
 
 def value(*coordinates: Any) -> Any:
@@ -724,28 +724,28 @@ def save_mat(path: Path, arrays: dict[str, np.ndarray], version: str = "5") -> P
 
 def mat_arrays(kind: str) -> dict[str, np.ndarray]:
     i, x, y = np.arange(3), np.arange(8) / 8, np.arange(6) / 6
-    if kind == "fno_mat-burgers":
+    if kind == "fno/burgers":
         data = table(i, np.zeros(1), np.arange(2), x)[:, 0]
         return {"a": data[:, 0], "u": data[:, 1], "a_smooth": data[:, 0]}
-    if kind == "fno_mat-darcy":
+    if kind == "fno/darcy":
         data = table(i, np.arange(2), np.linspace(0, 1, 8), np.linspace(0, 1, 6))
         return {"coeff": data[:, 0], "sol": data[:, 1], "Kcoeff": data[:, 0]}
-    if kind == "fno_mat-vorticity":
+    if kind == "fno/vorticity":
         data = table(i, np.zeros(1), np.arange(5), x, y)[:, 0]
         return {"a": data[:, 0], "u": np.moveaxis(data[:, 1:], 1, -1), "t": np.arange(1.0, 5.0)}
-    if kind == "diffusionpde-darcy":
+    if kind == "diffusionpde/darcy":
         data = table(i, np.arange(4), centres(8), centres(6))
         return dict(zip(("thresh_a_data", "thresh_p_data", "lognorm_a_data", "lognorm_p_data"), data.swapaxes(0, 1), strict=True))
-    if kind in ("diffusionpde-poisson", "diffusionpde-helmholtz"):
+    if kind in ("diffusionpde/poisson", "diffusionpde/helmholtz"):
         data = table(i, np.arange(2), np.linspace(0, 1, 8), np.linspace(0, 1, 6))
         return {"f_data": data[:, 0], "phi_data" if "poisson" in kind else "psi_data": data[:, 1]}
     data = table(i, np.zeros(1), np.linspace(0, 1, 5), x)[:, 0]
-    return {"input": data[:, 0], "output": data if kind == "diffusionpde-burgers" else data[:, 1:]}
+    return {"input": data[:, 0], "output": data if kind == "diffusionpde/burgers" else data[:, 1:]}
 
 
 MAT = (
-    *("fno_mat-burgers", "fno_mat-darcy", "fno_mat-vorticity", "diffusionpde-darcy", "diffusionpde-poisson"),
-    *("diffusionpde-helmholtz", "diffusionpde-burgers", "diffusionpde-burgers-later"),
+    *("fno/burgers", "fno/darcy", "fno/vorticity", "diffusionpde/darcy", "diffusionpde/poisson"),
+    *("diffusionpde/helmholtz", "diffusionpde/burgers", "diffusionpde/burgers-later"),
 )
 
 
@@ -754,13 +754,13 @@ MAT = (
 def test_trap_6_both_formats_of_matlab_give_the_same(kind: str, version: str, tmp_path: Path) -> None:
     path = save_mat(tmp_path / "f.mat", mat_arrays(kind), version)
     fields = loaders.open(path)
-    assert fields.attributes["format"] == kind.split("-")[0]
+    assert fields.attributes["format"] == kind.partition("/")[0]
     check(fields)
     time = "burgers" in kind or "vorticity" in kind
     assert fields.grid.has_time == time
     assert all(axis.periodic == time for axis in fields.grid.space_axes)
-    assert all(axis.cells == (kind == "diffusionpde-darcy") for axis in fields.grid.space_axes)
-    if kind in ("diffusionpde-poisson", "diffusionpde-helmholtz"):
+    assert all(axis.cells == (kind == "diffusionpde/darcy") for axis in fields.grid.space_axes)
+    if kind in ("diffusionpde/poisson", "diffusionpde/helmholtz"):
         assert len(fields.laws) == 4
         assert "dirichlet:axis=x,side=lower,channels=potential" in fields.laws
 
@@ -981,28 +981,31 @@ def test_blastnet_settings_that_are_wrong(change: Callable[[dict[str, Any]], Any
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "pdebench": lambda folder: write_tensor(folder / "tensor.hdf5", Nu=0.1),
-    "pdebench-flow": lambda folder: write_flow(folder / "2D_CFD_periodic_Train.hdf5", 2),
-    "pdebench-darcy": lambda folder: write_darcy(folder / "darcy.hdf5"),
-    "pdebench-sorption": lambda folder: write_groups(folder / "sorption.h5", "sorption"),
-    "pdebench-reaction": lambda folder: write_groups(folder / "reaction.h5", "reaction"),
-    "pdebench-dam": lambda folder: write_groups(folder / "dam.h5", "dam"),
-    "pdebench-incompressible": lambda folder: write_incompressible(folder / "incompressible.h5"),
-    "the_well": lambda folder: write_well(folder / "well.hdf5"),
+    "pdebench/flow": lambda folder: write_flow(folder / "2D_CFD_periodic_Train.hdf5", 2),
+    "pdebench/darcy": lambda folder: write_darcy(folder / "darcy.hdf5"),
+    "pdebench/sorption": lambda folder: write_groups(folder / "sorption.h5", "sorption"),
+    "pdebench/reaction": lambda folder: write_groups(folder / "reaction.h5", "reaction"),
+    "pdebench/dam": lambda folder: write_groups(folder / "dam.h5", "dam"),
+    "pdebench/incompressible": lambda folder: write_incompressible(folder / "incompressible.h5"),
+    "the-well": lambda folder: write_well(folder / "well.hdf5"),
     "pdearena": lambda folder: write_smoke(folder / "smoke.h5"),
-    "pdearena-maxwell": lambda folder: write_maxwell(folder / "maxwell.h5"),
-    "pdearena-line": lambda folder: write_line(folder / "line.h5"),
-    "pcfm_paper": lambda folder: write_diffusion(folder / "diffusion.h5"),
-    "pcfm_paper-burgers": lambda folder: write_burgers(folder / "burgers.h5"),
-    "pcfm_paper-vorticity": lambda folder: write_vorticity(folder / "vorticity.h5"),
+    "pdearena/maxwell": lambda folder: write_maxwell(folder / "maxwell.h5"),
+    "pdearena/line": lambda folder: write_line(folder / "line.h5"),
+    "pcfm-paper": lambda folder: write_diffusion(folder / "diffusion.h5"),
+    "pcfm-paper/burgers": lambda folder: write_burgers(folder / "burgers.h5"),
+    "pcfm-paper/vorticity": lambda folder: write_vorticity(folder / "vorticity.h5"),
     "pbfm": lambda folder: write_kolmogorov(folder / "kolmogorov.h5"),
-    "pbfm-stall": lambda folder: write_stall(folder / "stall.h5"),
+    "pbfm/stall": lambda folder: write_stall(folder / "stall.h5"),
     "jhtdb": lambda folder: write_cutout(folder / "cutout.h5"),
-    **{kind: (lambda folder, kind=kind: save_mat(folder / f"{kind}.mat", mat_arrays(kind))) for kind in MAT},
-    **{f"{kind}-7.3": (lambda folder, kind=kind: save_mat(folder / f"{kind}73.mat", mat_arrays(kind), "7.3")) for kind in MAT},
-    "diffusionpde-pairs": lambda folder: write_pairs(folder / "pairs", 3),
+    **{kind: (lambda folder, kind=kind: save_mat(folder / f"{kind.replace('/', '-')}.mat", mat_arrays(kind))) for kind in MAT},
+    **{
+        f"{kind}/7.3": (lambda folder, kind=kind: save_mat(folder / f"{kind.replace('/', '-')}73.mat", mat_arrays(kind), "7.3"))
+        for kind in MAT
+    },
+    "diffusionpde/pairs": lambda folder: write_pairs(folder / "pairs", 3),
     "apebench": write_scenario,
     "blastnet": lambda folder: write_blastnet(folder / "set"),
-    "blastnet-cubes": lambda folder: write_cubes(folder / "cubes"),
+    "blastnet/cubes": lambda folder: write_cubes(folder / "cubes"),
 }
 """A small valid file or folder of each format."""
 
@@ -1013,7 +1016,7 @@ GENERAL = ("matlab", "columns", "netcdf", "arrays")
 @pytest.mark.parametrize("kind", WRITERS)
 def test_each_file_is_recognised_by_its_format_only(kind: str, tmp_path: Path) -> None:
     path = WRITERS[kind](tmp_path)
-    name = kind.split("-")[0]
+    name = kind.partition("/")[0]
     if path.is_file() and name != "apebench":
         path = path.rename(path.with_suffix(".data"))
     assert [entry for entry in FORMATS if entry not in GENERAL and FORMATS[entry].recognises(path)] == [name]
@@ -1025,10 +1028,10 @@ def test_each_file_is_recognised_by_its_format_only(kind: str, tmp_path: Path) -
     assert torch.equal(fields.values, loaders.open(path, name).values)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind.split("-")[0] in OURS])
+@pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind.partition("/")[0] in OURS])
 def test_what_is_indexed_is_what_the_whole_has_there(kind: str, tmp_path: Path) -> None:
     """Each loader's own reading of boxes, of every axis."""
-    name = kind.split("-")[0]
+    name = kind.partition("/")[0]
     u = FORMATS[name].load(WRITERS[kind](tmp_path)).u
     assert isinstance(u, Lazy)
     whole = u.load()
@@ -1039,7 +1042,7 @@ def test_what_is_indexed_is_what_the_whole_has_there(kind: str, tmp_path: Path) 
     assert torch.equal(u.rows([len(u) - 1, 0])[:], whole[[len(u) - 1, 0]])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in WRITERS if not kind.startswith(("blastnet", "diffusionpde-pairs"))])
+@pytest.mark.parametrize("kind", [kind for kind in WRITERS if not kind.startswith(("blastnet", "diffusionpde/pairs"))])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.97])
 def test_truncated_files_raise_one_line(kind: str, share: float, tmp_path: Path) -> None:
     path = WRITERS[kind](tmp_path)

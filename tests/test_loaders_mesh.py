@@ -405,20 +405,20 @@ def write_columns(path: Path) -> Path:
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "openfoam": write_openfoam,
-    "openfoam-binary": lambda folder: write_openfoam(folder, "LSB;label=32;scalar=64"),
-    "openfoam-gz": lambda folder: write_openfoam(folder, packed=True),
+    "openfoam/binary": lambda folder: write_openfoam(folder, "LSB;label=32;scalar=64"),
+    "openfoam/gz": lambda folder: write_openfoam(folder, packed=True),
     "comsol": lambda folder: write_comsol(folder / "nodes.dat"),
     "piv": lambda folder: write_piv(folder / "frame.vec"),
-    "piv-davis": lambda folder: write_davis(folder / "frame.txt"),
+    "piv/davis": lambda folder: write_davis(folder / "frame.txt"),
     "pyclaw": lambda folder: write_pyclaw(folder / "claw0000.hdf"),
     "pina": lambda folder: write_pina(folder / "poisson.pt"),
     "vtk": lambda folder: write_vtu(folder / "mesh.vtu"),
-    "vtk-zlib": lambda folder: write_vtu(folder / "mesh.vtu", how="zlib"),
-    "vtk-raw": lambda folder: write_vtu(folder / "mesh.vtu", how="raw", place="appended"),
-    "vtk-surface": lambda folder: write_vtp(folder / "mesh.vtp"),
-    "vtk-legacy": lambda folder: write_legacy(folder / "mesh.vtk"),
+    "vtk/zlib": lambda folder: write_vtu(folder / "mesh.vtu", how="zlib"),
+    "vtk/raw": lambda folder: write_vtu(folder / "mesh.vtu", how="raw", place="appended"),
+    "vtk/surface": lambda folder: write_vtp(folder / "mesh.vtp"),
+    "vtk/legacy": lambda folder: write_legacy(folder / "mesh.vtk"),
     "airfrans": write_airfrans,
-    "matlab-points": lambda folder: write_points(folder / "points.mat"),
+    "matlab/points": lambda folder: write_points(folder / "points.mat"),
     "spectra": lambda folder: write_spectra(folder / "spectra.es"),
     "columns": lambda folder: write_columns(folder / "table.dat"),
 }
@@ -430,7 +430,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_format_is_detected_from_content(kind: str, tmp_path: Path) -> None:
-    path, name = WRITERS[kind](tmp_path), kind.split("-")[0]
+    path, name = WRITERS[kind](tmp_path), kind.partition("/")[0]
     if path.is_file():
         path = path.rename(path.with_suffix(".data"))
     fields = pde_datasets.open(path)
@@ -441,7 +441,7 @@ def test_format_is_detected_from_content(kind: str, tmp_path: Path) -> None:
     assert [entry for entry in FORMATS if FORMATS[entry].recognises(path) and entry not in GENERAL - {name}] == [name]
 
 
-@pytest.mark.parametrize("kind", ["comsol", "piv", "piv-davis", "pina", "pyclaw", "vtk", "vtk-zlib", "vtk-raw", "vtk-legacy", "spectra"])
+@pytest.mark.parametrize("kind", ["comsol", "piv", "piv/davis", "pina", "pyclaw", "vtk", "vtk/zlib", "vtk/raw", "vtk/legacy", "spectra"])
 @pytest.mark.parametrize("share", [0.5, 0.8, 0.95])
 def test_truncated_files(kind: str, share: float, tmp_path: Path) -> None:
     """What says how much it holds is refused when it holds less."""
@@ -453,7 +453,7 @@ def test_truncated_files(kind: str, share: float, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["constant/polyMesh/owner", "constant/polyMesh/faces", "constant/polyMesh/points", "10/U", "0.5/p"])
-@pytest.mark.parametrize("kind", ["openfoam", "openfoam-binary"])
+@pytest.mark.parametrize("kind", ["openfoam", "openfoam/binary"])
 def test_truncated_cases(file: str, kind: str, tmp_path: Path) -> None:
     path = WRITERS[kind](tmp_path)
     data = (path / file).read_bytes()

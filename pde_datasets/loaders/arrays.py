@@ -75,7 +75,7 @@ def _asked(arrays: Mapping[str, Any]) -> str:
     most = max((len(array.shape) for array in arrays.values()), default=0)
     guess = {1: "x", 2: "n x", 3: "n x y", 4: "n t x y", 5: "n t x y c", 6: "n t x y z c"}.get(most, "n t x y")
     return (
-        f"a NumPy array says nothing of its axes; got {_shown(arrays) or 'no array'}. Say what they are, like words={{'layout': '{guess}'}} "
+        f"a NumPy array says nothing of its axes; got {_shown(arrays) or 'no array'}. Say what they are: words={{'layout': '{guess}'}} "
         f"(n samples, t time, c channels, 1 to drop, else a name in space), with channels, periodic, cells, length, .. where you know them."
     )
 
@@ -230,7 +230,8 @@ class _Reading:
                 channels += [key] if count == 1 else [f"{key}_{i}" for i in range(count)]
         if words.channels and len(words.channels) != len(channels):
             raise ValueError(
-                f"{self.path.name}: the words name {len(words.channels)} channels, {', '.join(words.channels)}; the arrays hold {len(channels)}."
+                f"{self.path.name}: the words name {len(words.channels)} channels, {', '.join(words.channels)}; the arrays hold "
+                f"{len(channels)}."
             )
         return views, tuple(channels)
 

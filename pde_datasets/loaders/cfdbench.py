@@ -1,8 +1,8 @@
 """Folders of CFDBench: a case is a folder with `u.npy`, `v.npy` (t, y, x) and its settings, `case.json`.
 
-A folder is one case, a set of cases `case0000`, .., or what holds such sets (`bc`, `geo`, `prop`). Cases are samples; where they have different
-numbers of frames, as many as all have are read. Velocities were interpolated from Fluent to points inside the domain: values on inlets and
-walls are not in the files, which the authors' reader pads.
+A folder is one case, a set of cases `case0000`, .., or what holds such sets (`bc`, `geo`, `prop`). Cases are samples; where they have
+different numbers of frames, as many as all have are read. Velocities were interpolated from Fluent to points inside the domain: values on
+inlets and walls are not in the files, which the authors' reader pads.
 
 Source:
     Luo, Chen & Zhang, CFDBench: a large-scale benchmark for machine learning methods in fluid dynamics, 2023 (arXiv:2310.05963); its reader
@@ -114,8 +114,8 @@ def load(path: Path) -> Fields:
                 [
                     *notes,
                     told,
-                    "Interpolated from another mesh: the velocity is divergence-free only roughly, and no law is stated. Inlets and walls lie "
-                    "outside the points.",
+                    "Interpolated from another mesh: the velocity is divergence-free only roughly, and no law is stated. Inlets and walls "
+                    "lie outside the points.",
                 ]
             ),
         },

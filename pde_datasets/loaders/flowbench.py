@@ -1,8 +1,9 @@
 r"""The `.npz` files of FlowBench: inputs `*_X.npz` and outputs `*_Y.npz` side by side, each one array `data`.
 
-* Lid-driven cavities around an object, (N, C, y, x) or (N, C, z, y, x): X has numbers of the flow repeated at every point (Re; with heat Gr
-  where Re is fixed, else Re and Ri), the signed distance to the object and a mask of it in two values; Y has u, v, p (u, v, w, p; with heat u, v, p, temperature) and last
-  a channel of coefficients, Cd left of the middle and Cl right of it, with heat Cd and Cl in the first two quarters and Nu in the other half.
+* Lid-driven cavities around an object, (N, C, y, x) or (N, C, z, y, x): X has numbers of the flow repeated at every point (Re; with heat
+  Gr where Re is fixed, else Re and Ri), the signed distance to the object and a mask of it in two values; Y has u, v, p (u, v, w, p; with
+  heat u, v, p, temperature) and last a channel of coefficients, Cd left of the middle and Cl right of it, with heat Cd and Cl in the first
+  two quarters and Nu in the other half.
 * Flow past an object, (N, t, 3, x, y): u, v, p. The frames of X come before those of Y.
 
 In which order X has distance and mask, code and documentation of its authors do not agree: the mask is the channel with two values.
@@ -50,7 +51,7 @@ _LOOKED_AT = 8
 
 
 def recognises(path: Path) -> bool:
-    """Whether a file is one of a pair of archives *_X.npz, *_Y.npz with an array `data` each, or flows past an object, or a folder has pairs."""
+    """Whether a file is one of a pair of archives *_X.npz, *_Y.npz with an array `data` each, or flows past an object, or a folder."""
     if path.is_dir():
         return bool(_inputs(path)) and all(recognises(file) for file in _inputs(path))
     if not is_npz(path):
@@ -97,8 +98,8 @@ def load(path: Path) -> Fields:
     """The fields of a pair, from either of its files, or of the pairs in a folder, one after the other.
 
     Returns:
-        Cavities: `u`, `v`, (`w`), `p`, (`temperature`), `distance`, `mask` on cells (x, y) or (x, y, z), with parameters Re (Gr, Ri), Cd, Cl
-        (Nu). Flows past an object: `u`, `v`, `p` on (time, x, y).
+        Cavities: `u`, `v`, (`w`), `p`, (`temperature`), `distance`, `mask` on cells (x, y) or (x, y, z), with parameters Re (Gr, Ri),
+        Cd, Cl (Nu). Flows past an object: `u`, `v`, `p` on (time, x, y).
 
     Raises:
         ValueError: a truncated file, or arrays that do not fit each other.
@@ -133,8 +134,8 @@ def _fields(
             "source": "FlowBench; Tali et al. 2024",
             "equation": "incompressible Navier-Stokes equations" + (" with buoyancy" if "temperature" in channels else ""),
             "notes": " ".join(notes)
-            + " Averages of the corners of each cell, resampled from finite elements: the velocity is divergence-free only roughly, and no law "
-            "is stated.",
+            + " Averages of the corners of each cell, resampled from finite elements: the velocity is divergence-free only roughly, and no "
+            "law is stated.",
         },
     )
 

@@ -57,7 +57,7 @@ def load(path: Path) -> Fields:
     if kind is None or not set(names) <= set(values):
         got = ", ".join(f"{name} {tuple(array.shape)}" for name, array in values.items()) or "no numeric array"
         raise ValueError(f"{path.name}: fno_mat expects numbers a, u of one shape, coeff, sol, or a, u, t; got {got}.")
-    about = {"format": "fno_mat", "path": path.name, "source": _SOURCE}
+    about = {"format": "fno", "path": path.name, "source": _SOURCE}
     if kind == "darcy":
         samples, nx, ny = values["sol"].shape
         return Fields(

@@ -1,11 +1,11 @@
 """netCDF files and zarr stores, read by the CF conventions (`cf`).
 
-Classic netCDF 3 is read by scipy, nothing else needed; netCDF 4, which is HDF5, and zarr by xarray (`pip install pcfm[netcdf]`). Among them are
-our own export, the files of jax-cfd, and PDEArena's shallow water: a zarr store, or a folder of runs, `seed=*/run*/output.nc`.
+Classic netCDF 3 is read by scipy, nothing else needed; netCDF 4, which is HDF5, and zarr by xarray (`pip install pcfm[netcdf]`). Among them
+are our own export, the files of jax-cfd, and PDEArena's shallow water: a zarr store, or a folder of runs, `seed=*/run*/output.nc`.
 
 Source:
-    Unidata, The NetCDF classic format specification; CF metadata conventions 1.11; Kochkov et al., Machine learning-accelerated computational
-    fluid dynamics, PNAS 2021 (jax-cfd); Gupta & Brandstetter, TMLR 2023 (PDEArena).
+    Unidata, The NetCDF classic format specification; CF metadata conventions 1.11; Gupta & Brandstetter, Towards multi-spatiotemporal-scale
+    generalized PDE modeling, TMLR 2023 (PDEArena).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import h5py
 import numpy as np
 
 from pde_datasets.fields import Fields, join
-from pde_datasets.loaders.cf import Dataset, Variable, fields_of
+from pde_datasets.loaders.cf import fields_of
+from pde_datasets.loaders.cf_data import Dataset, Variable
 from pde_datasets.loaders.hdf5 import is_hdf5, opened, plain
 
 _CLASSIC = (b"CDF\x01", b"CDF\x02")
@@ -62,8 +63,8 @@ def load(path: Path) -> Fields:
         A channel a variable, on (time, *space) with the names and the order of the dimensions; see `cf`.
 
     Raises:
-        ValueError: xarray is needed and missing, a truncated or damaged file, no variable with an axis, coordinates that do not increase, or
-            missing values.
+        ValueError: xarray is needed and missing, a truncated or damaged file, no variable with an axis, coordinates that do not
+            increase, or missing values.
     """
     if path.is_dir() and not _is_zarr(path):
         runs = sorted(path.glob(_RUNS))

@@ -1,7 +1,8 @@
 """Arrays written by NumPy, alone in a `.npy` or several in a `.npz`: their headers first, their numbers when they are indexed.
 
-Nothing is unpickled: arrays of Python objects are refused by their header. What is claimed there is compared with what the file holds before
-anything is allocated. A `.npy`, and what is stored in a `.npz` without compression, is mapped; what is compressed is unpacked once, whole.
+Nothing is unpickled: arrays of Python objects are refused by their header. What is claimed there is compared with what the file holds
+before anything is allocated. A `.npy`, and what is stored in a `.npz` without compression, is mapped; what is compressed is unpacked once,
+whole.
 """
 
 from __future__ import annotations
@@ -158,8 +159,8 @@ def members(path: Path) -> dict[str, Member]:
     """The arrays of a `.npz` file by name, none of them read.
 
     Raises:
-        ValueError: a truncated or damaged archive, or a member that is no array, one of Python objects, or claims more than its bytes can hold
-            or the machine has.
+        ValueError: a truncated or damaged archive, or a member that is no array, one of Python objects, or claims more than its bytes can
+            hold or the machine has.
     """
     found = {}
     try:

@@ -79,7 +79,7 @@ def _table(rows: NDArray[Any], columns: NDArray[Any]) -> tuple[Tensor, Tensor]:
 
 
 def _fields(path: Path, u: Any, grid: Grid, channel: str, parameters: dict[str, Tensor], notes: str, **known: Any) -> Fields:
-    about = {"format": "pcfm_paper", "path": path.name, "source": "PCFM; Utkarsh et al. 2025", **known.pop("about", {}), "notes": notes}
+    about = {"format": "pcfm-paper", "path": path.name, "source": "PCFM; Utkarsh et al. 2025", **known.pop("about", {}), "notes": notes}
     return Fields(u=u, grid=grid, channels=(channel,), parameters=parameters, attributes=about, **known)
 
 

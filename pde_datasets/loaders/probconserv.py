@@ -1,7 +1,7 @@
 r"""The `.pt` files of ProbConserv: values of solutions at points (t, x) of their own, in a tuple (tensors, parameters).
 
-Of each function `input_contexts` (N, P, 2) and `output_contexts` (N, P, 1) are given points, `input_targets` and `output_targets` those asked
-for. Points of a kind are a product of times and places that differ from function to function.
+Of each function `input_contexts` (N, P, 2) and `output_contexts` (N, P, 1) are given points, `input_targets` and `output_targets` those
+asked for. Points of a kind are a product of times and places that differ from function to function.
 
 The porous-medium equation $u_t = (u^m u_x)_x$ has parameters (m, s) with the travelling wave
 $u = \big(m\,(t - s x)_+\big)^{1/m}$, to which the values are compared: s = 1 solves the equation.

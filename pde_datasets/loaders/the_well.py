@@ -103,7 +103,7 @@ def load(path: Path) -> Fields:
         parameters=parameters,
         roles=_roles(named, dims),
         laws=tuple(law for law in _LAWS.get(dataset, ()) if all(periodic.values())),
-        attributes={"format": "the_well", "path": path.name, "source": "The Well; Ohana et al. 2024", **about, "notes": " ".join(notes)},
+        attributes={"format": "the-well", "path": path.name, "source": "The Well; Ohana et al. 2024", **about, "notes": " ".join(notes)},
     )
 
 

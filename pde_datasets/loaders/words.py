@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any
@@ -41,13 +41,14 @@ class Words:
     """What a user says of arrays.
 
     Attributes:
-        layout: what each axis of the arrays is, in their order: "n", "c", "time", "1" or a name in space. Several "n" are a table of samples,
-            the last fastest.
-        fields, channels, units, periodic, cells, length, origin, coordinates, axis_units, roles, laws, parameters, equation: as the module says.
+        layout: what each axis of the arrays is, in their order: "n", "c", "time", "1" or a name in space. Several "n" are a table of
+            samples, the last fastest.
+        fields, channels, units, periodic, cells, length, origin, coordinates, axis_units, roles, laws, parameters, equation: as the
+            module says.
 
     Raises:
-        ValueError: no axis of a grid, an axis named twice, words on an axis that the layout has not, an axis that is both periodic and made of
-            cells, lengths that are not positive, or another number of units than channels.
+        ValueError: no axis of a grid, an axis named twice, words on an axis that the layout has not, an axis that is both periodic and
+            made of cells, lengths that are not positive, or another number of units than channels.
 
     Example:
         >>> words = Words.of({"layout": "N t x y c", "periodic": "x y", "length": "x=2 y=1"})
@@ -196,7 +197,7 @@ def _roles(word: str, value: Any) -> dict[str, tuple[str, ...]]:
     return {role: _names(word, entry) for role, entry in _table(word, value).items()}
 
 
-_READERS = {
+_READERS: dict[str, Callable[[str, Any], Any]] = {
     "layout": _axis_names, "fields": _names, "channels": _names, "units": _units, "periodic": _axis_names, "cells": _axis_names,
     "length": _numbers, "origin": _numbers, "coordinates": _points, "axis_units": _texts, "roles": _roles, "laws": _words_apart,
     "parameters": _names, "equation": lambda word, value: str(value),
