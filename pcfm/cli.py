@@ -38,7 +38,7 @@ COMMANDS: dict[str, type[Common]] = {
 }
 
 _DESCRIPTION = "Generate fields that obey physical laws, and make given fields obey them."
-_GATHERED = ("--law", "--set", "--thin", "--split")
+_GATHERED = ("--law", "--set", "--thin", "--split", "--words")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import json as json_module
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -140,15 +140,21 @@ class Progress:
             print(f"  {done}/{self.total} {self.unit}{'  ' + note if note else ''}", file=sys.stderr, flush=True)
 
 
-def open_fields(path: Path, format: str | None = None) -> Fields:
-    """Fields of a file.
+def open_fields(path: Path, format: str | None = None, words: Sequence[str] = ()) -> Fields:
+    """Fields of a file, with what the user says of its axes, key=value each, where it says nothing itself.
 
     Raises:
-        ValueError: the file cannot be used, or holds NaN or Inf.
+        ValueError: the file cannot be used, or holds NaN or Inf, or a word is none.
     """
     import pde_datasets
 
-    return pde_datasets.open(path, format)
+    said: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key in said:
+            raise ValueError(f"--words expects key=value, each key once, such as layout='n t x y'; got '{word}'.")
+        said[key] = value
+    return pde_datasets.open(path, format, said or None)
 
 
 def with_reference(context: Context, path: Path | None) -> Context:

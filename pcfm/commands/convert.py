@@ -28,6 +28,7 @@ class Convert(Common):
         file: Files to convert.
         out: File to write; its ending says how: .h5 our layout, .nc netCDF with CF attributes, .vti ParaView (a file a sample and time).
         format: Format of the files; detected by default.
+        words: What the axes of plain arrays are: layout="n t x y", periodic="x y", length="x=6.28", channels="u v", ...
         thin: Keep every k-th point of an axis, AXIS=k.
         windows: Cut trajectories into windows of so many times.
         every: Times from the start of one window to that of the next.
@@ -38,6 +39,7 @@ class Convert(Common):
     file: Annotated[tuple[Path, ...], tyro.conf.Positional]
     out: Path
     format: str | None = None
+    words: tuple[str, ...] = ()
     thin: tuple[str, ...] = ()
     windows: int | None = None
     every: int = 1
@@ -52,7 +54,7 @@ class Convert(Common):
             raise ValueError("convert expects at least one file; got none.")
         if self.out.suffix not in WRITERS:
             raise ValueError(f"--out expects one of the endings {', '.join(WRITERS)}; got '{self.out.name}'.")
-        parts = [open_fields(file, self.format) for file in self.file]
+        parts = [open_fields(file, self.format, self.words) for file in self.file]
         fields = join(ordered(parts, self.file)) if len(parts) > 1 else parts[0]
         if self.thin:
             fields = fields.thinned(**_numbers("--thin", "AXIS=k", self.thin, int))

@@ -27,18 +27,20 @@ class Inspect(Common):
     Attributes:
         file: File to look at.
         format: Its format; detected from the content by default.
+        words: What the axes of plain arrays are: layout="n t x y", periodic="x y", length="x=6.28", channels="u v", ...
         law: Laws to check instead of all that could hold.
     """
 
     file: Annotated[Path, tyro.conf.Positional]
     format: str | None = None
+    words: tuple[str, ...] = ()
     law: Laws = ()
 
     def run(self) -> int:
         from pcfm.audit import audit, together
         from pde_datasets.lazy import Lazy
 
-        fields = open_fields(self.file, self.format)
+        fields = open_fields(self.file, self.format, self.words)
         rows, unknown = audit(fields, self.law)
         joint = together(fields, self.law) if len(self.law) > 1 else None
         document = {
@@ -144,6 +146,7 @@ class Project(Common):
         out: File to write.
         reference: Fields that say what a law leaves open, such as energies; field i takes those of reference i.
         format: Format of the file; detected by default.
+        words: What the axes of plain arrays are: layout="n t x y", periodic="x y", length="x=6.28", channels="u v", ...
         tolerance: Largest residual as a fraction of a law's natural scale; 1e-12 in float64, 1e-6 in float32 by default.
         resume: Go on with a killed run.
     """
@@ -153,6 +156,7 @@ class Project(Common):
     out: Path
     reference: Path | None = None
     format: str | None = None
+    words: tuple[str, ...] = ()
     tolerance: float | None = None
     resume: bool = False
 
@@ -164,7 +168,7 @@ class Project(Common):
 
         if self.tolerance is not None and not 0 < self.tolerance < 1:
             raise ValueError(f"--tolerance expects a fraction between 0 and 1; got {self.tolerance}.")
-        fields = open_fields(self.file, self.format)
+        fields = open_fields(self.file, self.format, self.words)
         context = Context(fields.grid, fields.channels, fields.roles, fields.laws, count=len(fields), origin=fields)
         context = with_reference(context, self.reference)
         law = build_all(self.law, context)
