@@ -59,10 +59,10 @@ def load(path: Path, words: Mapping[str, Any] | Words | None = None) -> Fields:
     if given is None:
         raise ValueError(f"{path.name}: {_asked(arrays)}")
     try:
-        said = Words.of(given)
+        return _Reading(path, arrays, Words.of(given)).fields()
     except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
-    return _Reading(path, arrays, said).fields()
+        told = str(error)
+        raise ValueError(told if told.startswith(path.name) else f"{path.name}: {told}") from error
 
 
 def _shown(arrays: Mapping[str, Any]) -> str:
@@ -115,27 +115,23 @@ class _Reading:
         if unread:
             self.notes.append(f"Not read: {', '.join(unread)}.")
         parts = [Part((name,), words.places()) for name in views]
-        try:
-            return Fields(
-                u=assembled(self.path, parts, shape, arrays=lambda: nullcontext(views)),
-                grid=grid,
-                channels=words.channels or channels,
-                units=words.units,
-                parameters={name: self._parameter(name, samples) for name in words.parameters},
-                roles=dict(words.roles),
-                laws=words.laws,
-                attributes={
-                    "format": "arrays",
-                    "path": self.path.name,
-                    "source": "NumPy",
-                    "layout": " ".join(words.layout),
-                    **({"equation": words.equation} if words.equation else {}),
-                    "notes": " ".join(self.notes),
-                },
-            )
-        except ValueError as error:
-            told = str(error)
-            raise ValueError(told if told.startswith(self.path.name) else f"{self.path.name}: {told}") from error
+        return Fields(
+            u=assembled(self.path, parts, shape, arrays=lambda: nullcontext(views)),
+            grid=grid,
+            channels=words.channels or channels,
+            units=words.units,
+            parameters={name: self._parameter(name, samples) for name in words.parameters},
+            roles=dict(words.roles),
+            laws=words.laws,
+            attributes={
+                "format": "arrays",
+                "path": self.path.name,
+                "source": "NumPy",
+                "layout": " ".join(words.layout),
+                **({"equation": words.equation} if words.equation else {}),
+                "notes": " ".join(self.notes),
+            },
+        )
 
     def _chosen(self) -> tuple[str, ...]:
         """The arrays that are the fields."""
