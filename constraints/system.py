@@ -101,7 +101,7 @@ class System:
         aim = tolerance if dtype == u.dtype else _MARGIN * tolerance
         if self.unequal:
             found = self._dual(u, aim, max_iterations) if self.dual else self._active(u, aim, max_iterations)
-            return self._certify(u, found, tolerance, dtype)
+            return self.certify(u, found, tolerance, dtype)
         target = self._target(u)
         result, flat, linear = self._affine(u, u, target, None, aim, tolerance, max_iterations, dtype)
         for _ in range(_PASSES - 1):
@@ -112,7 +112,7 @@ class System:
             target = self._reachable(self.stack.compromise(u, target), target)
             result, _, _ = self._affine(u, u, target, None, aim, tolerance, max_iterations, dtype)
         if self.bends is not None and not self.noisy and not result.converged.all():
-            back = self._certify(u, self._back(u, result, target), tolerance, dtype)
+            back = self.certify(u, self._back(u, result, target), tolerance, dtype)
             result = back if int(back.converged.sum()) > int(result.converged.sum()) else result
         return result
 
@@ -151,7 +151,7 @@ class System:
         if self.bends is None:
             conditions = Conditions(kernel, None, u.new_zeros(len(u), 0), self._order)
             found = Found(flat, self._order(linear, conditions.multiplier, torch.zeros(0), flat), 1, conditions)
-            return self._certify(u, found, tolerance, dtype), flat, linear
+            return self.certify(u, found, tolerance, dtype), flat, linear
         curved = Curved(kernel, self.bends, self.noisy)
         solution = curved.solve(flat, self._guess(flat, target), aim, max_iterations)
         conditions = Conditions(kernel, curved, solution.multiplier, self._order)
@@ -159,7 +159,7 @@ class System:
         joint = solution.jacobian
         known = joint.blocks if len(self.bent) > 1 and isinstance(joint, Stacked) else [joint]
         found = Found(solution.u, multiplier, max(solution.iterations, 1), conditions, known)
-        return self._certify(u, found, tolerance, dtype), flat, linear
+        return self.certify(u, found, tolerance, dtype), flat, linear
 
     def _refined(self, u: Tensor, v: Tensor, linear: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
         """One step of iterative refinement of the linear optimality conditions."""
@@ -313,7 +313,7 @@ class System:
             origin = self.stack.field(origin.expand(len(target), *origin.shape[1:]), target)
         return self.bent[0].retract(flat, origin)
 
-    def _certify(self, u: Tensor, found: Found, tolerance: float, dtype: torch.dtype) -> Certified:
+    def certify(self, u: Tensor, found: Found, tolerance: float, dtype: torch.dtype) -> Certified:
         """Evaluate on the result, as rounded to its type, what it claims."""
         v = found.u.to(dtype).to(u)
         known = dict(zip(map(id, self.bent), found.jacobians, strict=True)) if found.jacobians and dtype == found.u.dtype else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,6 +28,7 @@ class Samples:
             normalised units; `multiplier_norm`, `iterations`, `converged`.
         laws: name, unit and largest violation of each law, and the tolerance it was held to.
         network_calls: evaluations of the network, each of one batch.
+        backward_calls: reverse passes of the network, each of one batch.
         projections: projections, each of one batch.
         multiplier_solves: solves for multipliers within them, each of one batch.
         seconds: wall time.
@@ -37,6 +38,7 @@ class Samples:
     certificate: dict[str, Tensor] = field(default_factory=dict)
     laws: list[dict[str, float | str]] = field(default_factory=list)
     network_calls: int = 0
+    backward_calls: int = 0
     projections: int = 0
     multiplier_solves: int = 0
     seconds: float = 0.0
@@ -139,12 +141,13 @@ def sample(
         velocity = flow.velocity(None if condition is None else condition[here])
         local = None if law is None else law.take(here)
         normalised = None if local is None else rescaled(local, flow.units)
-        noise = partial(flow.source.sample, streams, dtype)
-        sampler = build(method, Setting(base(velocity), velocity, flow.path, normalised, noise))
+        noise, white = partial(flow.source.sample, streams, dtype), partial(_normals, streams, dtype)
+        sampler = build(method, Setting(base(velocity), velocity, flow.path, normalised, noise, flow.source, white))
         x, before, projection = sampler.sample(x0, times)
         u = flow.units.physical(x)
         parts.append(u)
         result.network_calls += velocity.calls
+        result.backward_calls += velocity.backward_calls
         if local is not None and before is not None and projection is not None:
             violation, tolerance, held = certify(local, u)
             tolerances.append(tolerance)
@@ -169,6 +172,11 @@ def sample(
         result.certificate = {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
         result.laws = law_rows(law, result.certificate, torch.cat(tolerances))
     return result
+
+
+def _normals(streams: Sequence[torch.Generator], dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+    """Independent standard normals, (B, *shape), each sample's from its own stream."""
+    return torch.stack([torch.randn(*shape, generator=stream, dtype=torch.float64) for stream in streams]).to(dtype)
 
 
 def _generator(seed: int, index: int) -> torch.Generator:

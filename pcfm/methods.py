@@ -15,7 +15,32 @@ from torch import Tensor
 from constraints import Constraint
 from pcfm.naming import lookup, suggest
 from pcfm.path import Path
-from pcfm.samplers import Adaptive, ConsistentFlow, Euler, Heun, ProjectedEnd, ProjectedFlow, RungeKutta4, Sampler, Unconstrained
+from pcfm.samplers import (
+    ECI,
+    Adaptive,
+    ConsistentFlow,
+    DFlow,
+    DiffusionPDE,
+    DualFlow,
+    Euler,
+    Flower,
+    GuidedFlow,
+    Heun,
+    PosteriorFlow,
+    PredictProjectRenoise,
+    ProjectedDiffusion,
+    ProjectedEnd,
+    ProjectedFlow,
+    ProjectedRenoise,
+    PublishedFlow,
+    Renoise,
+    RungeKutta4,
+    Sampler,
+    SourceChain,
+    TangentFlow,
+    Unconstrained,
+)
+from pcfm.source import Source
 from pcfm.velocity import Velocity
 
 SOLVERS: dict[str, Callable[[Velocity], Sampler]] = {"euler": Euler, "heun": Heun, "rk4": RungeKutta4, "dopri5": Adaptive}
@@ -24,7 +49,21 @@ METHODS: dict[str, type[Sampler]] = {
     "unconstrained": Unconstrained,
     "project-end": ProjectedEnd,
     "pcfm": ProjectedFlow,
+    "pcfm-published": PublishedFlow,
     "pcfm-consistent": ConsistentFlow,
+    "eci": ECI,
+    "pdm": ProjectedDiffusion,
+    "ppr": PredictProjectRenoise,
+    "tangent": TangentFlow,
+    "dual": DualFlow,
+    "pbfm": Renoise,
+    "pbfm-project": ProjectedRenoise,
+    "guided": GuidedFlow,
+    "posterior": PosteriorFlow,
+    "diffusionpde": DiffusionPDE,
+    "d-flow": DFlow,
+    "flower": Flower,
+    "source-chain": SourceChain,
 }
 
 
@@ -38,6 +77,8 @@ class Setting:
         path: its path.
         constraint: the law, on normalised fields, None without one.
         noise: fresh draws from the source, (B, C, *N), each sample's from its own stream.
+        source: the source itself.
+        white: fresh independent standard normals of a shape, (B, *shape), from the same streams.
     """
 
     base: Sampler
@@ -45,6 +86,8 @@ class Setting:
     path: Path
     constraint: Constraint | None
     noise: Callable[[], Tensor]
+    source: Source | None = None
+    white: Callable[[tuple[int, ...]], Tensor] | None = None
 
 
 def options(kind: type[Sampler]) -> dict[str, Any]:

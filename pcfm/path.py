@@ -33,6 +33,10 @@ class Path(ABC):
     def origin(self, x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
         """The x0 that the point and the velocity determine."""
 
+    @abstractmethod
+    def ends(self, x_t: Tensor, x_s: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """The x1 and the x0 whose path passes x_t at time t and x_s at time s."""
+
 
 def broadcast(t: Tensor, x: Tensor) -> Tensor:
     """Times () or (B,), shaped so that they multiply fields (B, ...)."""
@@ -64,3 +68,9 @@ class AffinePath(Path):
     def origin(self, x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
         signal, noise, signal_rate, noise_rate = (broadcast(k, x_t) for k in self.schedule(t))
         return (signal_rate * x_t - signal * velocity) / (signal_rate * noise - signal * noise_rate)
+
+    def ends(self, x_t: Tensor, x_s: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        now, then = self.schedule(t), self.schedule(s)
+        a, b, c, d = (broadcast(k, x_t) for k in (now.signal, now.noise, then.signal, then.noise))
+        cross = c * b - a * d
+        return (b * x_s - d * x_t) / cross, (c * x_t - a * x_s) / cross

@@ -25,7 +25,11 @@ class Source(ABC):
 
     @abstractmethod
     def colour(self, white: Tensor) -> Tensor:
-        """Turn white noise (B, C, *N) into draws from the source, a linear map."""
+        """Turn white noise (B, C, *N) into draws from the source: the symmetric root of its covariance."""
+
+    def covariance(self, field: Tensor) -> Tensor:
+        """The covariance applied to fields (B, C, *N)."""
+        return self.colour(self.colour(field))
 
     def sample(self, generators: Sequence[torch.Generator], dtype: torch.dtype = torch.float32) -> Tensor:
         """One draw for each generator, (B, C, *N), on the CPU."""

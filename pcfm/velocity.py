@@ -27,7 +27,8 @@ channel after those of x; our own networks, with a condition."""
 class NetworkVelocity(nn.Module):
     """A network as a velocity.
 
-    The network runs in its own dtype and device, the result comes back in those of the state. Calls are counted.
+    The network runs in its own dtype and device, the result comes back in those of the state. Calls are counted, and so are reverse
+    passes.
 
     Arguments:
         network: any module on fields (B, C, *N).
@@ -45,7 +46,7 @@ class NetworkVelocity(nn.Module):
             raise ValueError(f"NetworkVelocity expects a call among {', '.join(CALLS)}; got '{call}'.")
         self.network, self.call, self.time_scale = network, call, time_scale
         self.condition = condition
-        self.calls = 0
+        self.calls, self.backward_calls = 0, 0
 
     def _like(self, x: Tensor) -> Tensor:
         """A parameter of the network, real if there is one, whose dtype and device it runs in; the state itself where there is none."""
@@ -58,7 +59,13 @@ class NetworkVelocity(nn.Module):
         state = x.to(like.device, dtype)
         time = (self.time_scale * t).to(like.device, dtype).expand(x.shape[0])
         self.calls += 1
-        return self._evaluate(state, time).to(x)
+        out = self._evaluate(state, time).to(x)
+        if out.requires_grad:
+            out.register_hook(self._count_backward)
+        return out
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.backward_calls += 1
 
     def _evaluate(self, x: Tensor, t: Tensor) -> Tensor:
         out: Any

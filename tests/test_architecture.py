@@ -33,7 +33,10 @@ STOREYS = {
     ],
     "pcfm": [
         "naming", "schedule", "path", "source", "networks.embedding", "networks.perceptron", "networks.transformer",
-        "networks.fourier_operator", "networks", "velocity", "flow", "objective", "training", "samplers.sampler", "samplers.ode",
+        "networks.fourier_operator", "networks", "velocity", "guidance.guidance", "guidance.energy", "guidance.local",
+        "guidance.monte_carlo", "guidance.posterior", "guidance.classifier_free", "guidance", "flow", "objective", "training",
+        "samplers.sampler", "samplers.ode", "samplers.transport", "samplers.minimise", "samplers.guided", "samplers.diffusion_pde",
+        "samplers.optimised", "samplers.flower", "samplers.source_chain",
         "samplers.projected", "samplers.consistent", "samplers.eci", "samplers.langevin", "samplers.renoise", "samplers.tangent",
         "samplers.dual", "samplers", "methods", "generation", "metrics", "report", "lawbook",
         "laws", "audit", "evaluation", "experiment", "pages",
@@ -45,7 +48,7 @@ STOREYS = {
 HOMES = {
     "h5py": ("pde_datasets/store.py", "pde_datasets/loaders/"),
     "torchdiffeq": ("pcfm/samplers/ode.py",),
-    "matplotlib": ("pcfm/report/figure.py",),
+    "matplotlib": ("pcfm/report/figure.py", "pcfm/report/look.py", "pcfm/report/pareto.py"),
     "tyro": ("pcfm/cli.py", "pcfm/commands/"),
     "tqdm": ("pcfm/commands/common.py",),
     "safetensors": ("pcfm/flow.py",),

@@ -30,6 +30,7 @@ class Train(Common):
         config: TOML file with tables network, source, path, training and the key condition.
         set: Settings over those of the file, key=value, such as training.steps=2000 or network.width=32.
         format: Format of the file; detected by default.
+        words: What the axes of plain arrays are: layout="n t x y", periodic="x y", length="x=6.28", channels="u v", ...
         licence: Licence of the data, kept in the model's card.
         init: A model whose weights to begin with, a run folder or the name of a shipped one; its network must be configured alike.
         resume: Go on from the last checkpoint of the run folder, or from the start if it was killed before the first.
@@ -41,6 +42,7 @@ class Train(Common):
     config: Path | None = None
     set: tuple[str, ...] = ()
     format: str | None = None
+    words: tuple[str, ...] = ()
     licence: str = "not stated"
     resume: bool = False
 
@@ -52,7 +54,7 @@ class Train(Common):
 
         seed = (f"training.seed={self.seed}",) if self.seed else ()
         experiment = read_experiment(self.config, (*self.set, *seed))
-        fields = open_fields(self.file, self.format)
+        fields = open_fields(self.file, self.format, self.words)
         start = None if self.init is None else load(self.init)
         device = self.torch_device()
         self._check(experiment)
@@ -289,6 +291,8 @@ class Evaluate(Common):
         reference: Fields to judge them by.
         law: Laws to measure on both; those stated by either file by default.
         paired: Field i is a prediction of reference i: add the relative error of each.
+        metrics: Metrics by name or group: default, literature, structure, distances, calibration, residual, or all.
+        splits: Random halves of the reference that the noise floor is the median over.
         out: JSON file for the result; printed in any case.
     """
 
@@ -296,6 +300,8 @@ class Evaluate(Common):
     reference: Path
     law: Laws = ()
     paired: bool = False
+    metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="METRIC ...")] = ("default",)
+    splits: int = 8
     out: Path | None = None
 
     def run(self) -> int:
@@ -308,10 +314,10 @@ class Evaluate(Common):
             fresh_file(self.out, self.overwrite)
         fields, reference = open_fields(self.file), open_fields(self.reference)
         with measure() as meter:
-            rows = compare(fields, reference, self.law, paired=self.paired)
+            rows = compare(fields, reference, self.law, paired=self.paired, metrics=self.metrics, seed=self.seed, splits=self.splits)
         results = {"file": str(self.file), "reference": str(self.reference), "count": len(fields), "metrics": rows}
         if self.out is not None:
-            Record.of(meter.cost, device="cpu", seeds={}, results=results).write(self.out)
+            Record.of(meter.cost, device="cpu", seeds={"metrics": self.seed}, results=results).write(self.out)
         self.say(to_markdown(rows, COLUMNS))
         self.emit(results)
         return DONE

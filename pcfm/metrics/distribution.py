@@ -38,24 +38,28 @@ def energy_distance(u: Tensor, reference: Tensor, scale: Tensor | None = None) -
     Source:
         Székely & Rizzo, J. Stat. Plan. Inference 143 (2013) 1249; U-statistics as in Gretton et al., JMLR 13 (2012) 723.
     """
+    x, y = vectors(u, reference, scale, "energy_distance")
+    return 2 * distances(x, y).mean() - _mean_of_pairs(x) - _mean_of_pairs(y)
+
+
+def vectors(u: Tensor, reference: Tensor, scale: Tensor | None, speaker: str) -> tuple[Tensor, Tensor]:
+    """Two sets of fields as vectors (N, D) and (M, D) whose Euclidean norm is the root mean square of the scaled field.
+
+    Raises:
+        ValueError: fewer than two samples, fields of different shapes, or a scale that is not positive or not (C,).
+    """
     if u.ndim < 3 or u.shape[1:] != reference.shape[1:]:
-        raise ValueError(f"energy_distance expects two sets of fields (N, C, *N) alike; got {tuple(u.shape)} and {tuple(reference.shape)}.")
+        raise ValueError(f"{speaker} expects two sets of fields (N, C, *N) alike; got {tuple(u.shape)} and {tuple(reference.shape)}.")
     if min(len(u), len(reference)) < 2:
-        raise ValueError(f"energy_distance expects at least two samples of each; got {len(u)} and {len(reference)} references.")
-    scale = _spread(reference) if scale is None else scale.to(reference)
+        raise ValueError(f"{speaker} expects at least two samples of each; got {len(u)} and {len(reference)} references.")
+    scale = spread(reference) if scale is None else scale.to(reference)
     if scale.shape != u.shape[1:2] or not bool((scale > 0).all()):
-        raise ValueError(f"energy_distance expects a positive scale, one for each of {u.shape[1]} channels; got {scale.tolist()}.")
-    x, y = (_flattened(fields.to(reference), scale) for fields in (u, reference))
-    return 2 * _distances(x, y).mean() - _mean_of_pairs(x) - _mean_of_pairs(y)
+        raise ValueError(f"{speaker} expects a positive scale, one for each of {u.shape[1]} channels; got {scale.tolist()}.")
+    x, y = ((fields.flatten(2) / scale[:, None]).flatten(1) for fields in (u.to(reference), reference))
+    return x / math.sqrt(x.shape[1]), y / math.sqrt(y.shape[1])
 
 
-def _flattened(u: Tensor, scale: Tensor) -> Tensor:
-    """Samples as vectors whose Euclidean norm is the root mean square of the scaled field."""
-    scaled = u.flatten(2) / scale[:, None]
-    return scaled.flatten(1) / math.sqrt(scaled[0].numel())
-
-
-def _distances(x: Tensor, y: Tensor) -> Tensor:
+def distances(x: Tensor, y: Tensor) -> Tensor:
     """Distances of all pairs, (N, M), by differences: matrix products would cancel between nearby fields."""
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
@@ -63,11 +67,12 @@ def _distances(x: Tensor, y: Tensor) -> Tensor:
 def _mean_of_pairs(x: Tensor) -> Tensor:
     """Mean distance of two different samples."""
     n = len(x)
-    return _distances(x, x).sum() / (n * (n - 1))
+    return distances(x, x).sum() / (n * (n - 1))
 
 
-def _spread(u: Tensor) -> Tensor:
+def spread(u: Tensor) -> Tensor:
+    """Standard deviation of each channel over samples and points, (C,); 1 where that is round-off."""
     values = u.transpose(0, 1).flatten(1)
-    spread = values.std(1)
+    size = values.std(1)
     noise = 100 * torch.finfo(u.dtype).eps * values.square().mean(1).sqrt()
-    return torch.where(spread > noise, spread, torch.ones_like(spread))
+    return torch.where(size > noise, size, torch.ones_like(size))

@@ -19,7 +19,7 @@ from torch import Tensor
 from constraints import Grid
 from constraints.calculus.scheme import check_periodic
 
-_FLOOR = 1e-10
+FLOOR = 1e-10
 """Energy relative to the peak below which a shell is not compared: smooth fields in single precision end in round-off there."""
 
 
@@ -85,7 +85,7 @@ def spectrum_error(u: Tensor, reference: Tensor, grid: Grid) -> Tensor:
     peak = theirs.max()
     if peak == 0:
         return torch.where(ours.max() == 0, ours.max(), ours.new_tensor(math.inf))
-    floor = _FLOOR * peak
+    floor = FLOOR * peak
     ratio = torch.log10(ours.clamp(min=floor) / theirs.clamp(min=floor))
     return ratio[~(theirs <= floor)].square().mean().sqrt()
 

@@ -8,14 +8,12 @@ them in the same order.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Sized
-from functools import wraps
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps, rc_context
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -25,65 +23,16 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from torch import Tensor
 
 from constraints import Axis, Grid
+from pcfm.report.look import BLACK, COLOURS, GREY, LOOK, ZERO, check, legend, mark, named, single, styled
 from pcfm.report.table import pretty_unit
 
 Curve = tuple[Tensor, Tensor, Tensor, Tensor]
 
-_LOOK: Any = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9.5,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9.5,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 9,
-    "figure.titlesize": 11,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "axes.facecolor": "white",
-    "axes.edgecolor": "#5f6b76",
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": False,
-    "grid.color": "#e3e7eb",
-    "grid.linewidth": 0.7,
-    "xtick.color": "#3c4650",
-    "ytick.color": "#3c4650",
-    "lines.linewidth": 1.7,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,
-}
-
-_BLACK = "#1b1f24"
-_GREY = "#5f6b76"
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f5aa8", "#8c6d31")
-"""After Okabe & Ito: told apart by readers who confuse colours."""
-
-_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 _DECADES = 1e-13
 """Energy relative to the peak below which a spectrum is not drawn: round-off."""
 
-_ZERO = 1e-17
-"""Where a violation of zero is drawn: below the round-off of a number of order one."""
 
-P = ParamSpec("P")
-
-
-def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw with the house look, whatever the caller has set."""
-
-    @wraps(draw)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with rc_context(_LOOK):
-            return draw(*args, **kwargs)
-
-    return wrapper
-
-
-@_styled
+@styled
 def field_panel(rows: Mapping[str, Tensor], title: str, unit: str, grid: Grid) -> Figure:
     """Images of fields, a row for each method, a column for each sample, one colour range and one colour bar.
 
@@ -109,7 +58,7 @@ def field_panel(rows: Mapping[str, Tensor], title: str, unit: str, grid: Grid) -
     return _panel(rows, title, unit, first, second, "field_panel")
 
 
-@_styled
+@styled
 def space_time(rows: Mapping[str, Tensor], title: str, unit: str, grid: Grid) -> Figure:
     """Images of fields over time and one space axis, time upwards; the rest as in `field_panel`.
 
@@ -127,7 +76,7 @@ def space_time(rows: Mapping[str, Tensor], title: str, unit: str, grid: Grid) ->
     return _panel(rows, title, unit, grid.axes[1], grid.axes[0], "space_time", swapped=True)
 
 
-@_styled
+@styled
 def spectra(
     curves: Mapping[str, Curve],
     title: str = "Energy spectrum",
@@ -148,8 +97,8 @@ def spectra(
     Raises:
         ValueError: no curves.
     """
-    _check(curves, "spectra")
-    figure, axes = _single(title, 6.4, 4.4)
+    check(curves, "spectra")
+    figure, axes = single(title, 6.4, 4.4)
     arrays = {label: [_array(values) for values in curve] for label, curve in curves.items()}
     peak = max(float(np.nanmax(mean[k > 0], initial=0.0)) for k, mean, _, _ in arrays.values()) or 1.0
     bottom, lowest = _DECADES * peak, peak
@@ -160,16 +109,16 @@ def spectra(
         axes.fill_between(k, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.plot(k, mean, color=colour, label=label, linewidth=1.4 if i else 3.2, zorder=3 + 0.1 * i)
         lowest = min(lowest, float(np.min(low, initial=lowest)))
-    axes.set(xscale="log", yscale="log", xlabel=_named("wavenumber $k$", wavenumber_unit), ylabel=_named("energy in shell $E_k$", unit))
+    axes.set(xscale="log", yscale="log", xlabel=named("wavenumber $k$", wavenumber_unit), ylabel=named("energy in shell $E_k$", unit))
     axes.set_ylim(lowest / 2, 8 * peak)
     if slope is not None:
         _guide(axes, list(arrays.values()), slope)
     axes.grid(True, which="major")
-    _legend(figure, axes.get_legend_handles_labels()[0])
+    legend(figure, axes.get_legend_handles_labels()[0])
     return figure
 
 
-@_styled
+@styled
 def violations(
     values: Mapping[str, Mapping[str, float]], title: str = "Violation of the laws", unit: str = "1", *, tolerance: float | None = None
 ) -> Figure:
@@ -184,47 +133,48 @@ def violations(
     Raises:
         ValueError: no values.
     """
-    _check(values, "violations")
+    check(values, "violations")
     laws = list(dict.fromkeys(law for row in values.values() for law in row))
-    _check(laws, "violations")
+    check(laws, "violations")
     lane = 0.17
     height = lane * len(values) + 0.22
-    figure, axes = _single(title, 7.2, 1.4 + height * len(laws) + 0.22 * math.ceil(len(values) / 3))
+    figure, axes = single(title, 7.2, 1.4 + height * len(laws) + 0.22 * math.ceil(len(values) / 3))
     finite = [value for row in values.values() for value in row.values() if math.isfinite(value)]
     decades = math.ceil(math.log10(10 * max([*finite, tolerance or 0.0, 0.1])))
     handles = []
     for m, (method, row) in enumerate(values.items()):
-        look: dict[str, Any] = {"color": _COLOURS[m % len(_COLOURS)], "marker": _MARKERS[m % len(_MARKERS)], "markersize": 6}
+        colour, marker = mark(m)
+        look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 6}
         handles.append(Line2D([], [], linestyle="", label=method, **look))
         for law, value in row.items():
             y = laws.index(law) + (m - (len(values) - 1) / 2) * lane / height
-            lost, zero = not math.isfinite(value), value <= _ZERO
-            x = 10.0**decades if lost else max(value, _ZERO)
+            lost, zero = not math.isfinite(value), value <= ZERO
+            x = 10.0**decades if lost else max(value, ZERO)
             face = "white" if lost or zero else look["color"]
             axes.plot(x, y, markerfacecolor=face, markeredgewidth=1.3, clip_on=False, zorder=4, **look)
             if lost:
                 axes.annotate("not finite", (x, y), (-7, 0), textcoords="offset points", ha="right", va="center")
             else:
-                axes.plot([_ZERO, x], [y, y], color=look["color"], linewidth=1.1, alpha=0.35, zorder=2)
-    if any(value <= _ZERO for value in finite):
-        hollow: dict[str, Any] = {"color": _GREY, "marker": "o", "markerfacecolor": "white", "markeredgewidth": 1.3}
-        handles.append(Line2D([], [], linestyle="", label=f"zero, or below {_ZERO:.0e}", **hollow))
+                axes.plot([ZERO, x], [y, y], color=look["color"], linewidth=1.1, alpha=0.35, zorder=2)
+    if any(value <= ZERO for value in finite):
+        hollow: dict[str, Any] = {"color": GREY, "marker": "o", "markerfacecolor": "white", "markeredgewidth": 1.3}
+        handles.append(Line2D([], [], linestyle="", label=f"zero, or below {ZERO:.0e}", **hollow))
     if tolerance is not None:
-        handles.append(axes.axvline(tolerance, color=_BLACK, linestyle=(0, (4, 3)), linewidth=1.1, zorder=1))
+        handles.append(axes.axvline(tolerance, color=BLACK, linestyle=(0, (4, 3)), linewidth=1.1, zorder=1))
         handles[-1].set_label(f"tolerance {tolerance:.2g}")
-    axes.set(xscale="log", xlim=(_ZERO, 10.0**decades), ylim=(len(laws) - 0.5, -0.5), xlabel=_named("violation", unit))
+    axes.set(xscale="log", xlim=(ZERO, 10.0**decades), ylim=(len(laws) - 0.5, -0.5), xlabel=named("violation", unit))
     exponents = range(-16, decades + 1, 2 if decades <= 2 else 4)
-    axes.set_xticks([_ZERO, *(10.0**e for e in exponents)], ["0", *(f"$10^{{{e}}}$" for e in exponents)])
+    axes.set_xticks([ZERO, *(10.0**e for e in exponents)], ["0", *(f"$10^{{{e}}}$" for e in exponents)])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yticks(range(len(laws)), laws)
     axes.tick_params(axis="y", length=0)
-    axes.hlines(np.arange(1, len(laws)) - 0.5, 0, 1, transform=axes.get_yaxis_transform(), color=_LOOK["grid.color"], linewidth=0.7)
+    axes.hlines(np.arange(1, len(laws)) - 0.5, 0, 1, transform=axes.get_yaxis_transform(), color=LOOK["grid.color"], linewidth=0.7)
     axes.grid(True, axis="x")
-    _legend(figure, handles)
+    legend(figure, handles)
     return figure
 
 
-@_styled
+@styled
 def loss_curve(history: Sequence[Mapping[str, float]], title: str = "Training") -> Figure:
     """Training and validation loss by step.
 
@@ -235,10 +185,10 @@ def loss_curve(history: Sequence[Mapping[str, float]], title: str = "Training") 
     Raises:
         ValueError: an empty history.
     """
-    _check(history, "loss_curve")
-    figure, axes = _single(title, 6.4, 3.9)
+    check(history, "loss_curve")
+    figure, axes = single(title, 6.4, 3.9)
     losses: list[float] = []
-    for key, label, colour in (("loss", "training", _COLOURS[0]), ("validation", "validation, averaged weights", _COLOURS[1])):
+    for key, label, colour in (("loss", "training", COLOURS[0]), ("validation", "validation, averaged weights", COLOURS[1])):
         points = [(entry["step"], entry[key]) for entry in history if key in entry]
         if points:
             steps, values = zip(*points, strict=True)
@@ -251,11 +201,11 @@ def loss_curve(history: Sequence[Mapping[str, float]], title: str = "Training") 
     axes.yaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     axes.grid(True)
-    _legend(figure, axes.get_legend_handles_labels()[0])
+    legend(figure, axes.get_legend_handles_labels()[0])
     return figure
 
 
-@_styled
+@styled
 def distribution(values: Mapping[str, Tensor], title: str, unit: str) -> Figure:
     """Histograms of a number each sample has, such as its kinetic energy, in common bins.
 
@@ -270,10 +220,10 @@ def distribution(values: Mapping[str, Tensor], title: str, unit: str) -> Figure:
     Raises:
         ValueError: no values.
     """
-    _check(values, "distribution")
+    check(values, "distribution")
     arrays = {label: _array(tensor).ravel() for label, tensor in values.items()}
     edges = _bins(list(arrays.values()))
-    figure, axes = _single(title, 6.4, 4.2)
+    figure, axes = single(title, 6.4, 4.2)
     for i, (label, array) in enumerate(arrays.items()):
         inside = array[(array >= edges[0]) & (array <= edges[-1])]
         share = np.histogram(inside, edges)[0] / max(len(array), 1)
@@ -282,11 +232,11 @@ def distribution(values: Mapping[str, Tensor], title: str, unit: str) -> Figure:
         colour = _curve_colour(i)
         axes.stairs(share, edges, color=colour, fill=True, alpha=0.10 if i else 0.18, linewidth=0)
         axes.stairs(np.where(share > 0, share, np.nan), edges, color=colour, linewidth=1.5 if i else 2.2, label=name)
-    axes.set(xlabel=_named(title, unit), ylabel="share of samples")
+    axes.set(xlabel=named(title, unit), ylabel="share of samples")
     axes.set_ylim(bottom=0)
     axes.margins(x=0.02)
     axes.grid(True, axis="y")
-    _legend(figure, axes.get_legend_handles_labels()[0])
+    legend(figure, axes.get_legend_handles_labels()[0])
     return figure
 
 
@@ -304,7 +254,7 @@ def save(figure: Figure, folder: str | Path, name: str, *, pdf: bool = True) -> 
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with rc_context(_LOOK):
+    with rc_context(LOOK):
         figure.savefig(folder / f"{name}.png", dpi=130, metadata={"Software": None})
         if pdf:
             figure.set_layout_engine("none")  # the layout just found serves the second file too
@@ -314,7 +264,7 @@ def save(figure: Figure, folder: str | Path, name: str, *, pdf: bool = True) -> 
 
 def _panel(rows: Mapping[str, Tensor], title: str, unit: str, right: Axis, up: Axis, speaker: str, *, swapped: bool = False) -> Figure:
     """Images with one axis to the right and one upwards; `swapped` if fields have the latter first."""
-    _check(rows, speaker)
+    check(rows, speaker)
     shape = (up.points, right.points) if swapped else (right.points, up.points)
     for label, fields in rows.items():
         if fields.ndim != 3 or tuple(fields.shape[1:]) != shape or not len(fields):
@@ -338,10 +288,10 @@ def _panel(rows: Mapping[str, Tensor], title: str, unit: str, right: Axis, up: A
             lowest = i == len(rows) - 1
             frame.tick_params(labelleft=j == 0, labelbottom=lowest)
             frame.set_title(f"sample {j + 1}" if i == 0 else "")
-            frame.set_xlabel(_named(right.name, right.unit) if lowest else "")
-            frame.set_ylabel("" if j else _named(up.name, up.unit))
+            frame.set_xlabel(named(right.name, right.unit) if lowest else "")
+            frame.set_ylabel("" if j else named(up.name, up.unit))
             frames.append(frame)
-    figure.suptitle(_named(title, unit))
+    figure.suptitle(named(title, unit))
     bar = figure.colorbar(colours, ax=frames, extend=extend, fraction=0.05, pad=0.015, aspect=max(8.0, width * ratio * len(rows) / 0.13))
     bar.set_label("" if unit == "1" else pretty_unit(unit))
     return figure
@@ -395,7 +345,7 @@ def _guide(axes: Axes, curves: Sequence[Sequence[np.ndarray]], slope: float) -> 
     ends = k[0] * (k[-1] / k[0]) ** np.array([0.25, 0.6])
     inside = [(k >= ends[0]) & (k <= ends[1]) for k, *_ in curves]
     level = 3 * max(float(np.nanmax(mean[i] / k[i] ** slope, initial=0.0)) for (k, mean, *_), i in zip(curves, inside, strict=True))
-    axes.plot(ends, level * ends**slope, color=_GREY, linewidth=1.1, linestyle=(0, (5, 2)))
+    axes.plot(ends, level * ends**slope, color=GREY, linewidth=1.1, linestyle=(0, (5, 2)))
     axes.annotate(f"$k^{{{slope:.3g}}}$", (ends[1], level * ends[1] ** slope), (4, 2), textcoords="offset points")
 
 
@@ -416,33 +366,10 @@ def _bins(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return low + reach * (np.arange(-count, count + 2) - 0.5) / count
 
 
-def _single(title: str, width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title, loc="left", pad=8)
-    return figure, axes
-
-
 def _curve_colour(position: int) -> str:
     """Black for the reference, then the colours of the methods."""
-    return _COLOURS[(position - 1) % len(_COLOURS)] if position else _BLACK
-
-
-def _legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """A legend below the axes, in as many columns as fit."""
-    longest = max((len(str(handle.get_label())) for handle in handles), default=0)
-    columns = max(1, int(figure.get_figwidth() / (0.55 + 0.078 * longest)))
-    figure.legend(handles=list(handles), loc="outside lower center", ncols=min(columns, len(handles)))
-
-
-def _named(name: str, unit: str) -> str:
-    return name if unit in ("", "1") else f"{name} [{pretty_unit(unit)}]"
+    return COLOURS[(position - 1) % len(COLOURS)] if position else BLACK
 
 
 def _array(values: Tensor) -> np.ndarray:
     return np.asarray(values.detach().to("cpu").double().numpy())
-
-
-def _check(values: Sized, speaker: str) -> None:
-    if not len(values):
-        raise ValueError(f"{speaker} expects something to show; got nothing.")

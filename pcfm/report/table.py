@@ -1,7 +1,7 @@
 """Results to tables: markdown, CSV, LaTeX, HTML.
 
-A row is a dictionary; a column says which key it shows, and how. A value is a number, a text, a pair (mean, standard deviation), or
-missing. CSV keeps every digit, the others are for reading.
+A row is a dictionary; a column says which key it shows, and how. A value is a number, a text, a pair (mean, spread), or missing; what
+the spread is, a standard deviation or half an interval, the column says. CSV keeps every digit, the others are for reading.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Column:
         unit: unit of the values, CF spelling; `"1"` and `""` are not shown.
         format: format specification of Python, `""` for the one that reads best.
         best: whether the lowest or the highest value is set in bold; equals, at the digits shown, share it.
+        spread: what the second number of a pair is, a header in CSV.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Column:
     unit: str = "1"
     format: str = ""
     best: Literal["low", "high"] | None = None
+    spread: str = "std"
 
 
 def to_markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:
@@ -60,7 +62,7 @@ def to_markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:
 
 
 def to_csv(rows: Sequence[Row], columns: Sequence[Column]) -> str:
-    """The table as CSV: all digits, units in the header. Pairs take two columns, `title` and `title std`."""
+    """The table as CSV: all digits, units in the header. Pairs take two columns, `title` and, say, `title std`."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     paired = [any(isinstance(row.get(column.key), tuple) for row in rows) for column in columns]
@@ -68,7 +70,7 @@ def to_csv(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     for column, pair in zip(columns, paired, strict=True):
         heads.append(_header(column, str, str))
         if pair:
-            heads.append(_header(replace(column, title=f"{column.title} std"), str, str))
+            heads.append(_header(replace(column, title=f"{column.title} {column.spread}"), str, str))
     writer.writerow(heads)
     for row in rows:
         line: list[Any] = []

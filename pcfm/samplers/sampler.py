@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
-from constraints import Constraint, ProjectionResult, project
+from constraints import Constraint, Intersection, ProjectionResult, project
+from constraints.newton import certified
 
 
 class Sample(NamedTuple):
@@ -35,13 +37,49 @@ class Projector:
 
     def __call__(self, constraint: Constraint, x1: Tensor) -> ProjectionResult:
         result = project(constraint, x1)
-        self.projections, self.solves = self.projections + 1, self.solves + result.iterations
+        self.count(result.iterations)
         return result
+
+    def count(self, solves: int) -> None:
+        """One more projection, of so many solves."""
+        self.projections, self.solves = self.projections + 1, self.solves + solves
 
     def sample(self, constraint: Constraint, x1: Tensor) -> Sample:
         """The nearest lawful fields to x1, with their certificate."""
         projection = self(constraint, x1)
         return Sample(projection.u, x1, projection)
+
+
+def unprojected(constraint: Constraint, x: Tensor) -> Sample:
+    """Fields as they are, with the certificate of what they break."""
+    return Sample(x, x, certified(constraint, x, x))
+
+
+def ended(projector: Projector, constraint: Constraint, x: Tensor, final: bool = True) -> Sample:
+    """The end of a sampler that has accounted for observations with noise: exact laws alone are projected on, or none unless `final`."""
+    exact = [leaf for leaf in constraint.leaves() if leaf.variance is None]
+    if not exact:
+        none, free = x.new_zeros(len(x)), torch.ones(len(x), dtype=torch.bool, device=x.device)
+        return Sample(x, x, ProjectionResult(x, x.new_zeros(len(x), 0), none, none, free, 0, none, free.new_ones(len(x), 0), ()))
+    law = exact[0] if len(exact) == 1 else Intersection(*exact)
+    return projector.sample(law, x) if final else unprojected(law, x)
+
+
+@dataclass
+class Memory:
+    """What a trajectory carries from step to step besides its state.
+
+    Attributes:
+        count: steps or calls so far.
+        value: a noise, multipliers, ...
+    """
+
+    count: int = 0
+    value: Tensor | None = None
+
+    def clear(self) -> None:
+        """Forget."""
+        self.count, self.value = 0, None
 
 
 Watch = Callable[[Tensor, Tensor], None]
@@ -63,11 +101,18 @@ class Sampler(ABC):
         lawful: whether it takes a law.
         reference: paper that the method is from.
         projector: counts the projections of lawful samplers, None for the others.
+        memory: of samplers that carry more than the state, None for the others; cleared where a trajectory begins.
     """
 
     lawful: ClassVar[bool] = False
     reference: ClassVar[str] = ""
     projector: Projector | None = None
+    memory: Memory | None = None
+
+    def begin(self) -> None:
+        """Forget the last trajectory."""
+        if self.memory is not None:
+            self.memory.clear()
 
     @abstractmethod
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
@@ -79,6 +124,7 @@ class Sampler(ABC):
 
     def iterate(self, x0: Tensor, times: Tensor) -> Iterator[Tensor]:
         """Every state, the first included."""
+        self.begin()
         x = x0
         yield x
         for t, s in pairwise(times):
@@ -93,6 +139,7 @@ class Sampler(ABC):
             times: increasing flow times, 0 to 1.
             watch: called after each step.
         """
+        self.begin()
         x = x0
         for t, s in pairwise(times[:-1]):
             x = self.step(x, t, s, x0)
