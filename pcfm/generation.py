@@ -15,6 +15,8 @@ from constraints.projection import TOLERANCE
 from pcfm.flow import Flow
 from pcfm.methods import METHODS, SOLVERS, Setting, build, parse
 from pcfm.naming import lookup
+from pcfm.path import broadcast
+from pcfm.velocity import GuardedVelocity
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Samples:
         projections: projections, each of one batch.
         multiplier_solves: solves for multipliers within them, each of one batch.
         seconds: wall time.
+        failed: samples at which the network gave NaN or Inf, (N,); their fields are NaN, the others are what they would be without them.
     """
 
     u: Tensor
@@ -42,11 +45,12 @@ class Samples:
     projections: int = 0
     multiplier_solves: int = 0
     seconds: float = 0.0
+    failed: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
 
     @property
     def converged(self) -> Tensor:
-        """Which samples obey all laws within tolerance, (N,); all, where there is no law."""
-        return self.certificate.get("converged", torch.ones(len(self.u), dtype=torch.bool))
+        """Which samples obey all laws within tolerance, (N,); all that did not fail, where there is no law."""
+        return self.certificate.get("converged", ~self.failed)
 
 
 def certify(law: Constraint, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -133,19 +137,21 @@ def sample(
     parts: list[Tensor] = []
     rows: list[dict[str, Tensor]] = []
     tolerances: list[Tensor] = []
+    lost: list[Tensor] = []
     began = time.perf_counter()
     for first in range(0, count, batch):
         here = slice(first, min(first + batch, count))
         streams = [_generator(seed, start + i) for i in range(here.start, here.stop)]
         x0 = flow.source.sample(streams, dtype)
-        velocity = flow.velocity(None if condition is None else condition[here])
+        velocity = GuardedVelocity(flow.velocity(None if condition is None else condition[here]), here.stop - here.start)
         local = None if law is None else law.take(here)
         normalised = None if local is None else rescaled(local, flow.units)
         noise, white = partial(flow.source.sample, streams, dtype), partial(_normals, streams, dtype)
         sampler = build(method, Setting(base(velocity), velocity, flow.path, normalised, noise, flow.source, white))
         x, before, projection = sampler.sample(x0, times)
         u = flow.units.physical(x)
-        parts.append(u)
+        failed = (velocity.failed | ~torch.isfinite(u).flatten(1).all(1).cpu()).to(u.device)
+        lost.append(failed.cpu())
         result.network_calls += velocity.calls
         result.backward_calls += velocity.backward_calls
         if local is not None and before is not None and projection is not None:
@@ -162,15 +168,18 @@ def sample(
                     "distance": (x - before).square().flatten(1).mean(1).sqrt(),
                     "multiplier_norm": projection.multiplier.norm(dim=1),
                     "iterations": torch.full((len(u),), projection.iterations),
-                    "converged": projection.converged & held,
+                    "converged": projection.converged & held & ~failed,
                 }
             )
+        parts.append(u.masked_fill(broadcast(failed, u), torch.nan))
         progress(here.stop)
-    result.u = torch.cat(parts)
+    result.u, result.failed = torch.cat(parts), torch.cat(lost)
     result.seconds = time.perf_counter() - began
     if law is not None:
         result.certificate = {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
-        result.laws = law_rows(law, result.certificate, torch.cat(tolerances))
+        if not result.failed.all():
+            sound = {key: rows[~result.failed] for key, rows in result.certificate.items()}
+            result.laws = law_rows(law, sound, torch.cat(tolerances)[~result.failed])
     return result
 
 

@@ -87,6 +87,40 @@ class NetworkVelocity(nn.Module):
         return field
 
 
+class GuardedVelocity:
+    """A velocity that holds samples still where it is not finite, and remembers which: one bad sample does not cost its batch.
+
+    Arguments:
+        velocity: the velocity.
+        count: samples of the batch.
+
+    Attributes:
+        failed: samples whose velocity was NaN or infinite at some time, (B,).
+    """
+
+    def __init__(self, velocity: NetworkVelocity, count: int) -> None:
+        self.velocity = velocity
+        self.failed = torch.zeros(count, dtype=torch.bool)
+
+    @property
+    def calls(self) -> int:
+        return self.velocity.calls
+
+    @property
+    def backward_calls(self) -> int:
+        return self.velocity.backward_calls
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        out: Tensor = self.velocity(x, t)
+        if bool(torch.isfinite(out.sum())):
+            return out
+        bad = ~torch.isfinite(out).flatten(1).all(1)
+        if len(bad) != len(self.failed):
+            raise ValueError(f"the network gives NaN or Inf in a batch of {len(bad)} that is not that of the samples, {len(self.failed)}.")
+        self.failed = self.failed | bad.cpu()
+        return torch.where(broadcast(bad, x), torch.zeros_like(out), out)
+
+
 class GaussianFlow:
     r"""The exact velocity between $\mathcal N(0, I)$ and $\mathcal N(m, s^2 I)$, independently coupled.
 

@@ -137,16 +137,37 @@ class Writer:
             if self.columns and values.ndim == 2:
                 rows.attrs["columns"] = self.columns
 
-    def finish(self) -> None:
+    def finish(self, keep: Tensor | None = None) -> None:
         """Give the whole file its name.
 
+        Arguments:
+            keep: samples that are delivered, (count,); all by default. The file then has a parameter `sample`, their numbers.
+
         Raises:
-            ValueError: samples are missing.
+            ValueError: samples are missing, or none is kept.
         """
         if self.written != self.count:
             raise ValueError(f"{self.part} holds {self.written} of {self.count} samples; it cannot be finished.")
+        if keep is not None and not bool(keep.all()):
+            self._shorten(keep.nonzero().flatten())
         os.replace(self.part, self.path)
         self.ledger.unlink()
+
+    def _shorten(self, kept: Tensor) -> None:
+        """Leave some of the samples."""
+        if not len(kept):
+            raise ValueError(f"{self.part} holds no sample that can be kept.")
+        whole, rows = read(self.part), certificate(self.part)
+        part = whole.take(kept)
+        part = replace(part, parameters={**part.parameters, "sample": kept})
+        shorter = Writer(
+            self.part.with_name(self.part.name + ".kept"), len(kept), self.settings, columns=self.columns, mesh=self.mesh, overwrite=True
+        )
+        for piece in part.pieces():
+            here = kept[shorter.written : shorter.written + len(piece)]
+            shorter.append(piece, {name: values[here] for name, values in rows.items()} if rows else None)
+        shorter.finish()
+        os.replace(shorter.path, self.part)
 
 
 def _allocate(file: h5py.File, name: str, count: int, like: Tensor) -> h5py.Dataset:

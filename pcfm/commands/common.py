@@ -196,12 +196,16 @@ def summary(file: Path, law: Constraint | None, tolerance: float | None = None) 
     from pcfm.generation import certify, law_rows
     from pde_datasets.store import certificate, read
 
-    stored, u = certificate(file), read(file).u
-    count = len(u)
+    stored, fields = certificate(file), read(file)
+    u, count = fields.u, len(fields)
     if law is None:
         return {"count": count, "converged": count, "laws": []}
-    pieces = [slice(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
-    allowed = torch.cat([certify(law.take(here), u[here])[1] for here in pieces])
+    if "sample" in fields.parameters:  # some samples failed: each of the others has the law of its own number
+        numbers = fields.parameters["sample"].tolist()
+        allowed = torch.cat([certify(law.take(slice(n, n + 1)), u[i : i + 1])[1] for i, n in enumerate(numbers)])
+    else:
+        pieces = [slice(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
+        allowed = torch.cat([certify(law.take(here), u[here])[1] for here in pieces])
     if tolerance is not None:
         allowed = allowed * (tolerance / TOLERANCE[u.dtype])
     return {"count": count, "converged": int(stored["converged"].sum()), "laws": law_rows(law, stored, allowed)}

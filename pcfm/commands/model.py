@@ -214,15 +214,21 @@ class Sample(Common):
                 writer.append(_fields(flow, drawn, standing(self.law, context), settings), drawn.certificate)
                 parts.append(drawn)
                 progress.to(writer.written)
-            writer.finish()
+            sound = _sound(writer.part)
+            if not sound.any():
+                raise ValueError(f"model '{self.model}' gives NaN or Inf in all {self.count} samples. Train it again, or longer.")
+            writer.finish(keep=sound)
         meter.network_calls = sum(part.network_calls for part in parts)
         meter.projections = sum(part.projections for part in parts)
         meter.multiplier_solves = sum(part.multiplier_solves for part in parts)
-        results = summary(self.out, law)
+        failed = (~sound).nonzero().flatten().tolist()
+        results = {**summary(self.out, law), "failed": failed}
         kept = Record.of(meter.cost, device=self.torch_device(), seeds={"noise": self.seed}, results={**results, "settings": settings})
         kept.write(record)
         tail = f", {results['converged']} lawful" if law is not None else ""
-        self.say(f"{self.count} samples of {self.model} in {self.out}{tail}, {meter.cost.seconds:.1f} s")
+        self.say(f"{self.count - len(failed)} samples of {self.model} in {self.out}{tail}, {meter.cost.seconds:.1f} s")
+        if failed:
+            self.say(f"  failed: the network gave NaN or Inf in samples {', '.join(map(str, failed))}; they are not in the file")
         for line in law_lines(results["laws"]):
             self.say(line)
         self.emit({**results, "seconds": meter.cost.seconds, "file": str(self.out)})
@@ -243,7 +249,6 @@ class Sample(Common):
         return fields.values
 
     def _draw(self, flow: Flow, law: Constraint | None, condition: torch.Tensor | None, here: slice) -> Samples:
-        import torch
 
         from pcfm.generation import sample
 
@@ -260,11 +265,16 @@ class Sample(Common):
             batch=self.batch,
             dtype=self.torch_dtype(),
         )
-        if not torch.isfinite(drawn.u).all():
-            raise ValueError(
-                f"model '{self.model}' gives NaN or Inf in samples {here.start} to {here.stop - 1}. Train it again, or longer."
-            )
         return drawn
+
+
+def _sound(file: Path) -> torch.Tensor:
+    """Which samples of a file are finite."""
+    import torch
+
+    from pde_datasets.store import read
+
+    return torch.cat([torch.isfinite(piece.values).flatten(1).all(1) for piece in read(file).pieces()])
 
 
 def _fields(flow: Flow, drawn: Samples, laws: tuple[str, ...], settings: dict[str, Any]) -> Fields:
