@@ -52,6 +52,15 @@ def test_generation_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         exec(compile(block, "docs/generation.md", "exec"), namespace)
 
 
+def test_sampling_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pcfm.methods import METHODS
+
+    monkeypatch.chdir(tmp_path)
+    run_console("docs/sampling.md")
+    text = (ROOT / "docs" / "sampling.md").read_text()
+    assert all(f"`{name}`" in text for name in METHODS), "the table names every method"
+
+
 def test_readme_console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_console("README.md")
