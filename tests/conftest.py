@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
 
 
 FIGURES = pytest.StashKey[dict[str, dict[str, Any]]]()
+"""Of a test, the figures it recorded; of the session, those of the tests that passed."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,22 +61,36 @@ Figure = Callable[..., None]
 
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Figure:
-    """Records a measured figure: `figure("kdv", "error at t = 1", 3.3e-10, "raissi KdV.mat", reference=0.0)`.
+    """Records a measured figure: `figure("kdv", "soliton: order in time", 3.98, "exact", reference=4)`; an error has no reference.
 
-    With `--figures FILE` all of a session are written, and `python -m benchmarks.validation` makes the table of the docs from them.
+    With `--figures FILE` those of all tests that pass are written, and `python -m benchmarks.validation` makes the table of the docs.
     """
+    found = request.node.stash.setdefault(FIGURES, {})
 
     def record(problem: str, quantity: str, ours: float, source: str, *, reference: float | str | None = None) -> None:
+        key = f"{problem}: {quantity}"
+        if key in found or key in request.config.stash[FIGURES]:
+            raise ValueError(f"figure expects a quantity of its own for each number; '{key}' is there already.")
         row = {"problem": problem, "quantity": quantity, "ours": float(ours), "reference": reference, "source": source}
-        request.config.stash[FIGURES][f"{problem}: {quantity}"] = {**row, "test": request.node.nodeid}
+        found[key] = {**row, "test": request.node.nodeid}
 
     return record
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if call.when == "call" and report.passed:
+        item.config.stash[FIGURES].update(item.stash.get(FIGURES, {}))
+    return report
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     path, found = session.config.getoption("--figures"), session.config.stash[FIGURES]
     if path is None or not found:
         return
+    again = {row["test"] for row in found.values()}
     before = json.loads(path.read_text()) if path.exists() else {}
+    before = {key: row for key, row in before.items() if row["test"] not in again}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dict(sorted({**before, **found}.items())), indent=1) + "\n")

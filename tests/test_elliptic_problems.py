@@ -31,10 +31,15 @@ from pde_datasets.problems.helmholtz import respond
 from pde_datasets.random_fields import cosine_fields, karhunen_loeve
 from pde_datasets.solvers.elliptic import ControlVolumes, eigenvalues
 from pde_datasets.solvers.elliptic_laws import FlowBalance, SourceResponse
+from tests.conftest import Figure
 
 PI = math.pi
 BOTH = list(itertools.product((False, True), ("zero", "no-flux")))
 """Nodes or cells, between either kind of wall."""
+
+
+def at(cells: bool, walls: str) -> str:
+    return f"{'cells' if cells else 'nodes'}, {walls} walls"
 
 
 def box(points: int | tuple[int, ...], cells: bool, walls: str) -> ControlVolumes:
@@ -116,8 +121,9 @@ def test_operator_is_the_one_assembled_face_by_face(cells: bool, walls: str) -> 
 
 @pytest.mark.parametrize(("cells", "walls"), BOTH)
 @pytest.mark.parametrize("deviation", [0.5, 2.0])
-def test_solutions_are_those_of_dense_elimination(cells: bool, walls: str, deviation: float) -> None:
+def test_solutions_are_those_of_dense_elimination(cells: bool, walls: str, deviation: float, figure: Figure) -> None:
     volumes = box((9, 8), cells, walls)
+    worst = 0.0
     a, b = rough(volumes, 3, 2, deviation), sources(volumes, 3)
     u = volumes.solve(a, b)
     for i in range(3):
@@ -128,15 +134,20 @@ def test_solutions_are_those_of_dense_elimination(cells: bool, walls: str, devia
         if walls == "no-flux":
             exact = exact - (exact * volumes.volumes.numpy()).sum() / volumes.volumes.sum().item()
         assert u[i].numpy() == pytest.approx(exact, abs=1e-12 * np.abs(exact).max())
+        worst = max(worst, np.abs(u[i].numpy() - exact).max() / np.abs(exact).max())
+    if deviation == 2.0:
+        figure("elliptic solver", f"{at(cells, walls)}, rough medium: largest relative error", worst, "dense elimination")
 
 
 @pytest.mark.parametrize(("cells", "walls"), BOTH)
-def test_balance_closes_to_round_off(cells: bool, walls: str) -> None:
+def test_balance_closes_to_round_off(cells: bool, walls: str, figure: Figure) -> None:
     """In every volume, and over all: what is lost through the walls is what the sources give."""
     volumes = box(48, cells, walls)
     a, b = rough(volumes, 3, 5), sources(volumes, 3)
     u = volumes.solve(a, b)
     assert (volumes.outflow(u, a) - b).abs().max() < 1e-12 * b.abs().max()
+    error = (volumes.outflow(u, a) - b).abs().max() / b.abs().max()
+    figure("elliptic solver", f"{at(cells, walls)}, rough medium: balance of every volume, relative", error, "exact: sources")
     assert (volumes.loss(u, a) - b.sum((1, 2))).abs().max() < 1e-12 * b.abs().sum((1, 2)).min()
     if walls == "no-flux":
         assert volumes.loss(u, a).abs().max() == 0
@@ -147,7 +158,7 @@ def test_balance_closes_to_round_off(cells: bool, walls: str) -> None:
     assert (alone[0] - u[1]).abs().max() < 1e-13 * u.abs().max()
 
 
-def test_direct_factorisation_gives_the_same() -> None:
+def test_direct_factorisation_gives_the_same(figure: Figure) -> None:
     """On a two-valued medium of a hundred points an axis, by SuperLU."""
     problem = Darcy(points=100)
     a, u = problem.draw(1, seed=4).u[0].numpy()
@@ -168,6 +179,7 @@ def test_direct_factorisation_gives_the_same() -> None:
     matrix = scipy.sparse.coo_matrix((np.concatenate(bands), (rows, columns)), shape=(n * n, n * n)) + scipy.sparse.diags(total.ravel())
     exact = scipy.sparse.linalg.spsolve(matrix.tocsc(), np.full(n * n, 1 / n**2)).reshape(n, n)
     assert u == pytest.approx(exact, rel=1e-12)
+    figure("darcy", "two-phase medium, 100^2: largest relative difference", np.abs(u / exact - 1).max(), "SciPy's SuperLU")
 
 
 # --- convergence -------------------------------------------------------------------------------------------------------------------
@@ -187,7 +199,7 @@ def manufactured(walls: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 @pytest.mark.parametrize(("cells", "walls"), BOTH)
-def test_second_order_on_a_manufactured_solution(cells: bool, walls: str) -> None:
+def test_second_order_on_a_manufactured_solution(cells: bool, walls: str, figure: Figure) -> None:
     errors = []
     for n in (32, 64, 128):
         volumes = box(n if cells else n + 1, cells, walls)
@@ -200,9 +212,12 @@ def test_second_order_on_a_manufactured_solution(cells: bool, walls: str) -> Non
     assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.1)
     assert math.log2(errors[1] / errors[2]) == pytest.approx(2, abs=0.05)
     assert errors[2] < 1e-3
+    order = math.log2(errors[1] / errors[2])
+    figure("darcy", f"smooth medium, {at(cells, walls)}, to 128^2: order", order, "manufactured solution", reference=2)
+    figure("darcy", f"smooth medium, {at(cells, walls)}, 128^2: largest error", errors[2], "manufactured solution")
 
 
-def test_second_order_across_a_jump() -> None:
+def test_second_order_across_a_jump(figure: Figure) -> None:
     """Where the coefficient jumps on a face, harmonic means keep the order; arithmetic ones would lose it."""
 
     def exact(x: Tensor) -> Tensor:
@@ -220,6 +235,7 @@ def test_second_order_across_a_jump() -> None:
         errors.append((volumes.solve(a[None], volumes.volumes)[0] - exact(x)).abs().max().item())
     assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.05)
     assert errors[1] < 1e-4
+    figure("darcy", "jump of the coefficient on a face: order", math.log2(errors[0] / errors[1]), "exact solution on a line", reference=2)
 
 
 def torsion() -> float:
@@ -230,7 +246,7 @@ def torsion() -> float:
     return 0.125 - 4 / PI**3 * sum((-1) ** i / (2 * i + 1) ** 3 / math.cosh((2 * i + 1) * PI / 2) for i in range(20))
 
 
-def test_centre_of_the_unit_square() -> None:
+def test_centre_of_the_unit_square(figure: Figure) -> None:
     assert torsion() == pytest.approx(0.0736714, abs=5e-8)
     for cells, counts in ((False, (33, 65, 129)), (True, (33, 99))):
         values = []
@@ -242,9 +258,12 @@ def test_centre_of_the_unit_square() -> None:
         ratio = counts[-1] / counts[-2] if cells else 2
         assert math.log(errors[-2] / errors[-1]) / math.log(ratio) == pytest.approx(2, abs=0.02)
         assert (ratio**2 * values[-1] - values[-2]) / (ratio**2 - 1) == pytest.approx(torsion(), abs=1e-8)
+        centre = (ratio**2 * values[-1] - values[-2]) / (ratio**2 - 1)
+        name = f"a = f = 1, {'cells' if cells else 'nodes'}, extrapolated: u at the centre"
+        figure("darcy", name, centre, "Fourier series", reference=0.0736714)
 
 
-def test_pyro2_multigrid_solution() -> None:
+def test_pyro2_multigrid_solution(figure: Figure) -> None:
     """The published field obeys our operator to its own residual, and our inverse gives it back."""
     path = (
         Path(os.environ.get("PCFM_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data")) / "pyro2/mg_poisson_dirichlet.h5"
@@ -256,6 +275,8 @@ def test_pyro2_multigrid_solution() -> None:
     volumes = ControlVolumes(fields.grid, "zero")
     assert (-volumes.outflow(v) / volumes.volumes - f).abs().max() < 5e-11
     assert (volumes.invert(-f * volumes.volumes) - v).abs().max() < 1e-12
+    error = (volumes.invert(-f * volumes.volumes) - v).abs().max()
+    figure("poisson", "128^2 cells: largest difference", error, "pyro2's multigrid solution")
     x, y = fields.grid.mesh()
     assert (v[0] - (x**2 - x**4) * (y**4 - y**2)).abs().max().item() == pytest.approx(4.7e-6, rel=0.02)
 
@@ -285,7 +306,7 @@ def test_cosine_fields_have_the_stated_spectrum() -> None:
 
 
 @pytest.mark.parametrize("cells", [False, True])
-def test_cosine_fields_have_the_analytic_covariance(cells: bool) -> None:
+def test_cosine_fields_have_the_analytic_covariance(cells: bool, figure: Figure) -> None:
     r"""$\sum_m a_m^2\varphi_m(x)\varphi_m(y)$ at corner, wall and centre, of the field of Li et al. (alpha 2, tau 3)."""
     count, n = 6000, 17
     grid = box(n, cells, "no-flux").grid
@@ -302,6 +323,13 @@ def test_cosine_fields_have_the_analytic_covariance(cells: bool) -> None:
     found = (values @ values.mT / count).numpy()
     error = np.sqrt((exact**2 + np.outer(np.diag(exact), np.diag(exact))) / count)
     assert (np.abs(found - exact) < 5 * error).all()
+    if cells:
+        figure(
+            "random fields",
+            "cosine fields: covariance, largest error over its standard error",
+            (np.abs(found - exact) / error).max(),
+            "its series",
+        )
     assert exact[0, 0] > 2 * exact[2, 2]
 
 
@@ -317,7 +345,7 @@ def test_expansion_with_all_terms_has_the_covariance() -> None:
         assert (gram.diagonal().diff() <= 1e-13).all()
 
 
-def test_modes_of_the_exponential_covariance() -> None:
+def test_modes_of_the_exponential_covariance(figure: Figure) -> None:
     r"""On a line they are known: $\lambda = 2\ell/(1 + \ell^2\omega^2)$, $\omega$ a root of $1 = \ell\omega\tan(\omega/2)$ or
     $\ell\omega = -\tan(\omega/2)$, approached at second order (Ghanem & Spanos, Stochastic Finite Elements, 1991, 2.3.3)."""
     length = 0.2
@@ -333,9 +361,17 @@ def test_modes_of_the_exponential_covariance() -> None:
         errors.append(np.abs(modes.square().mean(1).numpy() - exact).max())
     assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.1)
     assert errors[1] < 1e-4
+    figure(
+        "random fields",
+        "exponential covariance: order of its eigenvalues",
+        math.log2(errors[0] / errors[1]),
+        "Ghanem & Spanos (1991)",
+        reference=2,
+    )
+    figure("random fields", "exponential covariance, 200 points: error of six eigenvalues", errors[1], "Ghanem & Spanos (1991)")
 
 
-def test_mean_of_a_bump() -> None:
+def test_mean_of_a_bump(figure: Figure) -> None:
     """By quadrature over width and, in closed form, centres and places; and as samples have it."""
     for width in (0.5, 2.0):
 
@@ -346,6 +382,7 @@ def test_mean_of_a_bump() -> None:
         assert mean_bump(width) == pytest.approx(exact, rel=1e-5)
     means = random_bumps(box(16, True, "zero").grid, 5, 0.5, [generator(1, i) for i in range(4000)]).mean((1, 2))
     assert means.mean().item() == pytest.approx(5 * mean_bump(0.5), abs=5 * means.std().item() / math.sqrt(4000))
+    figure("darcy", "preset pdebench: mean of the bumps of 4000", means.mean(), "quadrature", reference=round(5 * mean_bump(0.5), 3))
 
 
 # --- Darcy flow --------------------------------------------------------------------------------------------------------------------
@@ -384,11 +421,12 @@ def test_what_is_lost_is_what_the_source_gives(problem: Darcy) -> None:
     assert (drawn.parameters["strength"] == problem.strength).all()
 
 
-def test_two_phases_have_equal_shares() -> None:
+def test_two_phases_have_equal_shares(figure: Figure) -> None:
     a = Darcy.preset("fno", points=24).draw(600, seed=1).u[:, 0]
     assert a.unique().tolist() == [3.0, 12.0]
     share = (a == 12).to(torch.float64).mean((1, 2))
     assert share.mean().item() == pytest.approx(0.5, abs=5 * share.std().item() / math.sqrt(600))
+    figure("darcy", "preset fno: share of the value 12 among 600", share.mean(), "symmetry of the field", reference=0.5)
 
 
 def test_bumps_are_cut_at_the_mean_of_all() -> None:
@@ -431,7 +469,7 @@ def test_wells_give_as_much_as_they_take(cells: bool, points: int) -> None:
         assert f[8:56].abs().max() == 0
 
 
-def test_pressure_between_closed_walls() -> None:
+def test_pressure_between_closed_walls(figure: Figure) -> None:
     """Zero mean; in a medium that a half turn leaves alone it changes sign under it; flow through any cut is what enters."""
     problem = Darcy.preset("pidm", points=32)
     drawn = problem.draw(3, seed=1)
@@ -443,9 +481,10 @@ def test_pressure_between_closed_walls() -> None:
     assert (u + u.flip(1, 2)).abs().max() < 1e-12 * u.abs().max()
     through = volumes.flows(drawn.u[:, 1], drawn.u[:, 0])[0][:, 16].sum(1)
     assert (through - 10 / 64).abs().max() < 1e-13
+    figure("darcy", "preset pidm: flow through a cut, largest error", (through - 10 / 64).abs().max(), "exact: what the well gives")
 
 
-def test_solution_converges_with_the_wells() -> None:
+def test_solution_converges_with_the_wells(figure: Figure) -> None:
     """At second order in the middle of a uniform medium, since sources are integrated over volumes, not sampled."""
     values = []
     for n in (24, 48, 96):
@@ -454,6 +493,8 @@ def test_solution_converges_with_the_wells() -> None:
         u = volumes.solve(torch.ones(1, n, n, dtype=torch.float64), problem.sources())[0]
         values.append(u[: n // 4, : n // 4].mean().item())  # over a square of fixed size
     assert math.log2(abs(values[0] - values[1]) / abs(values[1] - values[2])) == pytest.approx(2, abs=0.15)
+    order = math.log2(abs(values[0] - values[1]) / abs(values[1] - values[2]))
+    figure("darcy", "wells, 24 to 96 volumes: order", order, "three resolutions", reference=2)
 
 
 @pytest.mark.parametrize(
@@ -479,7 +520,7 @@ def test_wrong_settings_of_darcy_are_refused(settings: dict[str, Any], message: 
 
 
 @pytest.mark.parametrize("wavenumber", [0.0, 1.0, 7.3])
-def test_responses_to_eigenfunctions(wavenumber: float) -> None:
+def test_responses_to_eigenfunctions(wavenumber: float, figure: Figure) -> None:
     r"""$f = (k^2 - \lambda)\sin\sin$ gives $\sin\sin$ to round-off for the scheme's eigenvalue, at second order for $\pi^2(m^2 + n^2)$."""
     errors = []
     for points in (33, 65):
@@ -489,12 +530,16 @@ def test_responses_to_eigenfunctions(wavenumber: float) -> None:
         symbol = 4 / h**2 * (math.sin(PI * h / 2) ** 2 + math.sin(3 * PI * h / 2) ** 2)
         exact = respond((wavenumber**2 - symbol) * wave, grid, wavenumber)[0][:, 1]
         assert (exact - wave).abs().max() < 1e-13
+        off = (exact - wave).abs().max()
         errors.append((respond((wavenumber**2 - 10 * PI**2) * wave, grid, wavenumber)[0][:, 1] - wave).abs().max().item())
     assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.05)
+    name, k = ("helmholtz", f"k = {wavenumber:g}, ") if wavenumber else ("poisson", "")
+    figure(name, f"{k}sine waves: largest error", off, "exact: eigenvalue of the five-point symbol")
+    figure(name, f"{k}sine waves: order", math.log2(errors[0] / errors[1]), "exact: k^2 - pi^2(m^2 + n^2)", reference=2)
 
 
 @pytest.mark.parametrize("problem", [Poisson(points=50), Helmholtz(points=50, wavenumber=11.0)], ids=["poisson", "helmholtz"])
-def test_responses_solve_the_five_point_equation(problem: Poisson | Helmholtz) -> None:
+def test_responses_solve_the_five_point_equation(problem: Poisson | Helmholtz, figure: Figure) -> None:
     """Written out at inner nodes, to the round-off of u / h^2; the flow out is minus what the source and u give."""
     drawn = problem.draw(4, seed=1)
     f, u = drawn.u.unbind(1)
@@ -503,6 +548,8 @@ def test_responses_solve_the_five_point_equation(problem: Poisson | Helmholtz) -
     inner = u[:, 1:-1, 1:-1]
     laplacian = (u[:, 2:, 1:-1] + u[:, :-2, 1:-1] + u[:, 1:-1, 2:] + u[:, 1:-1, :-2] - 4 * inner) / h**2
     assert (laplacian + k2 * inner - f[:, 1:-1, 1:-1]).abs().max() < 16 * torch.finfo(u.dtype).eps * u.abs().max() / h**2 + 1e-13
+    residual = (laplacian + k2 * inner - f[:, 1:-1, 1:-1]).abs().max() / laplacian.abs().max()
+    figure(problem.name, "largest residual of the five-point equation, relative", residual, "written out")
     given = ((k2 * inner - f[:, 1:-1, 1:-1]) * h**2).sum((1, 2))
     assert (drawn.parameters["loss"] - given).abs().max() < 1e-13
     assert u[:, [0, -1]].abs().max() == 0

@@ -20,6 +20,7 @@ from pde_datasets.problems.hyperbolic import Hyperbolic, below
 from pde_datasets.solvers.finite_volume import INTEGRATORS, LIMITERS, FiniteVolume
 from pde_datasets.solvers.hyperbolic import SHARE, IdealGas, ShallowWater
 from pde_datasets.solvers.riemann import gas_riemann, water_riemann
+from tests.conftest import Figure
 
 
 def state(*values: float) -> Tensor:
@@ -65,13 +66,16 @@ SPEEDS = {
 
 
 @pytest.mark.parametrize("name", STARS)
-def test_shock_tubes_have_the_published_middle_states(name: str) -> None:
+def test_shock_tubes_have_the_published_middle_states(name: str, figure: Figure) -> None:
     tube = SHOCK_TUBES[name]
     solution = gas_riemann(state(*tube.left), state(*tube.right), 1.4)
     pressure, velocity, left, right = STARS[name]
     assert not solution.vacuum
     assert solution.star_left[0].tolist() == pytest.approx([left, velocity, pressure], abs=6e-7)
     assert solution.star_right[0].tolist() == pytest.approx([right, velocity, pressure], abs=6e-7)
+    found = solution.star_left[0, 2], solution.star_left[0, 1], solution.star_left[0, 0], solution.star_right[0, 0]
+    for quantity, value, known in zip(("p*", "u*", "rho* left", "rho* right"), found, STARS[name], strict=True):
+        figure("euler-1d", f"exact solution, {name}: {quantity}", value, "Toro (2009), chapter 4", reference=known)
     if name in SPEEDS:
         assert solution.speeds[0].tolist() == pytest.approx(SPEEDS[name], abs=6e-5)
 
@@ -86,12 +90,14 @@ def test_the_mirrored_blast_and_the_gas_of_five_thirds() -> None:
 
 
 @pytest.mark.parametrize(("file", "name", "time"), [("sod", "sod", 0.2), ("test2", "toro2", 0.15), ("test3", "toro3", 0.012)])
-def test_profiles_agree_with_castros_tables(real_data: Path, file: str, name: str, time: float) -> None:
+def test_profiles_agree_with_castros_tables(real_data: Path, file: str, name: str, time: float, figure: Figure) -> None:
     """Exact solutions shipped with AMReX-Astro/Castro: six digits of all columns, the place included."""
     table = torch.from_numpy(np.loadtxt(real_data / "reference" / "riemann" / f"{file}-exact.out"))
     tube = SHOCK_TUBES[name]
     w = gas_riemann(state(*tube.left), state(*tube.right), 1.4).at((table[:, 0] - tube.position) / time)[0]
     assert ((w.T - table[:, 1:4]).abs() <= 3e-6 * table[:, 1:4].abs().amax(0).clamp_min(1)).all()
+    error = ((w.T - table[:, 1:4]).abs() / table[:, 1:4].abs().amax(0).clamp_min(1)).max()
+    figure("euler-1d", f"exact solution, {name}: largest relative difference of rho, u, p", error, "Castro's exact profiles, six digits")
 
 
 @pytest.mark.parametrize("gamma", [1.1, 1.4, 5 / 3, 2.5])
@@ -165,19 +171,32 @@ def test_a_vacuum_opens_where_the_states_draw_apart() -> None:
     ("deep", "shallow", "height", "velocity", "shock"),
     [(1.0, 0.125, 0.428755, 0.690412, 0.974527), (2.0, 1.0, 1.453841, 0.416921, 1.335570), (3.0, 1.0, 1.848577, 0.744854, 1.622623)],
 )
-def test_dam_breaks_have_stokers_middle_states(deep: float, shallow: float, height: float, velocity: float, shock: float) -> None:
+def test_dam_breaks_have_stokers_middle_states(
+    deep: float, shallow: float, height: float, velocity: float, shock: float, figure: Figure
+) -> None:
     solution = water_riemann(state(deep, 0.0), state(shallow, 0.0), 1.0)
     assert solution.star_left[0].tolist() == pytest.approx([height, velocity], abs=6e-7)
     assert solution.speeds[0, 3].item() == pytest.approx(shock, abs=6e-7)
+    found = *solution.star_left[0], solution.speeds[0, 3]
+    for quantity, value, known in zip(("h*", "u*", "speed of the shock"), found, (height, velocity, shock), strict=True):
+        figure(
+            "shallow-water-1d",
+            f"exact solution, depths {deep:g} and {shallow:g}: {quantity}",
+            value,
+            "Stoker (1957), g = 1",
+            reference=known,
+        )
 
 
-def test_water_on_a_dry_bed_is_ritters_parabola() -> None:
+def test_water_on_a_dry_bed_is_ritters_parabola(figure: Figure) -> None:
     r"""$h = (2c - \xi)^2/9g$, $u = \frac23(c + \xi)$ between $-c$ and $2c$."""
     g, h = 9.81, 2.0
     c = math.sqrt(g * h)
     xi = torch.linspace(-0.99, 1.99, 20, dtype=torch.float64) * c
     w = water_riemann(state(h, 0.0), state(0.0, 0.0), g).at(xi)[0]
     assert torch.allclose(w[0], (2 * c - xi).square() / (9 * g))
+    error = (w[0] - (2 * c - xi).square() / (9 * g)).abs().max()
+    figure("shallow-water-1d", "exact solution, dry bed: largest error of the depth", error, "exact: Ritter's parabola")
     assert torch.allclose(w[1], 2 / 3 * (c + xi))
 
 
@@ -276,14 +295,16 @@ def shock_tube_error(name: str, points: int) -> float:
 
 
 @pytest.mark.parametrize(("name", "jump"), [("sod", 1.0), ("lax", 1.0), ("toro1", 1.0), ("toro2", 1.0), ("toro3", 6.0), ("toro5", 6.0)])
-def test_shock_tubes_converge_to_the_exact_solution(name: str, jump: float) -> None:
+def test_shock_tubes_converge_to_the_exact_solution(name: str, jump: float, figure: Figure) -> None:
     """At nearly the first order that jumps allow, with one or two cells' worth of error."""
     coarse, fine = shock_tube_error(name, 50), shock_tube_error(name, 100)
     assert fine < 0.025 * jump
     assert order(coarse, fine) > 0.6
+    for points, error in ((50, coarse), (100, fine)):
+        figure("euler-1d", f"{name}, {points} cells: mean error of the density", error, "exact solution")
 
 
-def test_sod_is_as_good_as_another_codes(real_data: Path) -> None:
+def test_sod_is_as_good_as_another_codes(real_data: Path, figure: Figure) -> None:
     """The same 128 cells in pyro2's file (Colella's corner transport upwind): error 3.9e-3."""
     theirs = pde_datasets.open(real_data / "pyro2" / "sod_x_0076.h5").u[0, 0, :, 0]
     problem = Euler1D.preset("sod", points=128, times=2)
@@ -292,16 +313,20 @@ def test_sod_is_as_good_as_another_codes(real_data: Path) -> None:
     ours = (drawn.u[0, 0, -1] - exact).abs().mean().item()
     assert (theirs - exact).abs().mean().item() == pytest.approx(3.9e-3, rel=0.02)
     assert ours < 3.9e-3
+    figure("euler-1d", "sod, 128 cells: mean error of the density", ours, "pyro2's corner transport upwind, 128 cells", reference=3.9e-3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHOCK_TUBES)
-def test_shock_tubes_go_on_converging(name: str) -> None:
-    assert order(shock_tube_error(name, 200), shock_tube_error(name, 400)) > 0.7
+def test_shock_tubes_go_on_converging(name: str, figure: Figure) -> None:
+    coarse, fine = shock_tube_error(name, 200), shock_tube_error(name, 400)
+    assert order(coarse, fine) > 0.7
+    for points, error in ((200, coarse), (400, fine)):
+        figure("euler-1d", f"{name}, {points} cells: mean error of the density", error, "exact solution")
 
 
 @pytest.mark.parametrize("limiter", ["minmod", "van-leer", "van-albada", "mc"])
-def test_a_smooth_wave_converges_at_second_order(limiter: str) -> None:
+def test_a_smooth_wave_converges_at_second_order(limiter: str, figure: Figure) -> None:
     """An entropy wave carried once around; clipped extrema cost a little. Superbee would make steps of it."""
     errors = []
     for points in (32, 64):
@@ -312,10 +337,11 @@ def test_a_smooth_wave_converges_at_second_order(limiter: str) -> None:
         assert torch.allclose(gas.primitive(u)[:, 1:], w[:, 1:], rtol=0, atol=1e-13)
         errors.append((u - gas.conserved(w))[:, 0].abs().mean().item())
     assert order(*errors) > (1.5 if limiter == "minmod" else 1.7)
+    figure("euler-1d", f"entropy wave, limiter {limiter}: order", order(*errors), "exact; limiters clip extrema", reference=2)
 
 
 @pytest.mark.parametrize("integrator", INTEGRATORS)
-def test_time_steps_have_their_order(integrator: str) -> None:
+def test_time_steps_have_their_order(integrator: str, figure: Figure) -> None:
     """The same space discretisation, steps halved, against steps sixteen times shorter."""
     grid, gas = box(16, periodic=True), IdealGas(1.4, 1)
     x = grid.axes[0].positions()
@@ -330,6 +356,7 @@ def test_time_steps_have_their_order(integrator: str) -> None:
         ends[steps] = u
     errors = [(ends[steps] - ends[256]).abs().max().item() for steps in (16, 32)]
     assert order(*errors) > {"ssp-rk2": 1.8, "ssp-rk3": 2.6}[integrator]
+    figure("finite volumes", f"{integrator}: order in time", order(*errors), "steps 8 times shorter", reference=int(integrator[-1]))
 
 
 def vortex(x: Tensor, y: Tensor) -> Tensor:
@@ -347,21 +374,25 @@ def vortex_error(points: int, limiter: str = "mc") -> float:
     return (gas.primitive(u) - vortex(x - 1, y - 1))[:, 0].abs().mean().item()
 
 
-def test_the_isentropic_vortex_converges_at_second_order() -> None:
+def test_the_isentropic_vortex_converges_at_second_order(figure: Figure) -> None:
     errors = [vortex_error(points) for points in (24, 48)]
     assert order(*errors) > 1.9
     assert errors[1] < 1e-3
+    figure("euler-2d", "isentropic vortex, 24 to 48 cells: order", order(*errors), "exact: carried along", reference=2)
+    figure("euler-2d", "isentropic vortex, 48 cells, t = 1: mean error of the density", errors[1], "exact: carried along")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limiter", ["mc", "van-leer"])
-def test_the_isentropic_vortex_goes_on_converging(limiter: str) -> None:
+def test_the_isentropic_vortex_goes_on_converging(limiter: str, figure: Figure) -> None:
     errors = [vortex_error(points, limiter) for points in (64, 128)]
     assert order(*errors) > 2.0
     assert errors[1] < 1e-4
+    figure("euler-2d", f"isentropic vortex, {limiter}, 64 to 128 cells: order", order(*errors), "exact: carried along", reference=2)
+    figure("euler-2d", f"isentropic vortex, {limiter}, 128 cells, t = 1: mean error of the density", errors[1], "exact: carried along")
 
 
-def test_an_acoustic_pulse_agrees_with_a_fourth_order_code(real_data: Path) -> None:
+def test_an_acoustic_pulse_agrees_with_a_fourth_order_code(real_data: Path, figure: Figure) -> None:
     """pyro2's fourth-order solver at 128 x 128 (McCorquodale & Colella 2011), averaged to our 32 and 64: differences of second order."""
     theirs = pde_datasets.open(real_data / "pyro2" / "acoustic_pulse_0160.h5")
     errors = []
@@ -377,9 +408,11 @@ def test_an_acoustic_pulse_agrees_with_a_fourth_order_code(real_data: Path) -> N
         errors.append((u[0, 0] - averaged).abs().mean().item())
     assert order(*errors) > 1.8
     assert errors[1] < 2e-4
+    figure("euler-2d", "acoustic pulse, 32 to 64 cells: order", order(*errors), "pyro2's fourth-order solver, 128 cells", reference=2)
+    figure("euler-2d", "acoustic pulse, 64 cells: mean difference of the density", errors[1], "pyro2's fourth-order solver, 128 cells")
 
 
-def test_a_point_explosion_follows_sedov() -> None:
+def test_a_point_explosion_follows_sedov(figure: Figure) -> None:
     """In a quarter plane with mirrors, energy 0.311357: the cylindrical shock is at 0.75 at time 1 (Kamm & Timmes 2007), within a cell."""
     points = 32
     grid, gas = box(points, axes=2), IdealGas(1.4, 2)
@@ -391,8 +424,10 @@ def test_a_point_explosion_follows_sedov() -> None:
     rho = later[0, 0]
     x, y = grid.mesh()
     diagonal, along = (x.square() + y.square()).sqrt().diagonal(), x[:, 0]
-    for radius, line in ((along, rho[:, 0]), (diagonal, rho.diagonal())):
+    for way, radius, line in (("along x", along, rho[:, 0]), ("along the diagonal", diagonal, rho.diagonal())):
         assert radius[(line > 2).nonzero().max()].item() == pytest.approx(0.75, abs=1.0 / points)
+        front = radius[(line > 2).nonzero().max()]
+        figure("euler-2d", f"point explosion, 32 cells: radius of the shock {way}", front, "Kamm & Timmes (2007)", reference=0.75)
     assert 3 < rho.max() < 6  # behind the strongest shock (gamma + 1)/(gamma - 1) = 6, less by the width of the shell
     assert torch.equal(rho, rho.T)
     assert torch.equal(later[:, 1], later[:, 2].mT)
@@ -427,7 +462,7 @@ def test_an_unphysical_start_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_four_shocks_meet_as_in_another_code(real_data: Path) -> None:
+def test_four_shocks_meet_as_in_another_code(real_data: Path, figure: Figure) -> None:
     """The two-dimensional Riemann problem of pyro2's file, symmetric about the diagonal, at an eighth and a quarter of its resolution."""
     theirs = pde_datasets.open(real_data / "pyro2" / "quad_unsplit_0606.h5")
     gas = IdealGas(1.4, 2)
@@ -447,10 +482,11 @@ def test_four_shocks_meet_as_in_another_code(real_data: Path) -> None:
         averaged = theirs.u[0, theirs.channel("density")].reshape(points, 256 // points, points, 256 // points).mean((1, 3))
         errors.append(((u[0, 0] - averaged).abs().mean() / averaged.mean()).item())
     assert errors[1] < 0.05
+    figure("euler-2d", "four shocks, 64 cells: mean difference of the density, relative", errors[1], "pyro2's unsplit scheme, 256 cells")
     assert errors[1] < 0.75 * errors[0]
 
 
-def test_turning_the_plane_turns_the_solution() -> None:
+def test_turning_the_plane_turns_the_solution(figure: Figure) -> None:
     """By a quarter: $(x, y) \\to (y, -x)$; to round-off."""
     problem = Euler2D(points=16, times=2, duration=0.1, case="quadrants", boundary="outflow")
     parameters = {name: values for name, values in problem.draw(3, seed=4).parameters.items() if name != "received"}
@@ -464,12 +500,14 @@ def test_turning_the_plane_turns_the_solution() -> None:
 
     once = turned(solver.advance(gas, start, 0.1)[0])
     assert torch.allclose(solver.advance(gas, turned(start), 0.1)[0], once, rtol=1e-11, atol=1e-11)
+    error = (solver.advance(gas, turned(start), 0.1)[0] - once).abs().max()
+    figure("euler-2d", "quadrants turned by a quarter: largest difference", error, "symmetry")
 
 
 # --- shallow water -----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_dam_break_is_about_as_good_as_another_codes(real_data: Path) -> None:
+def test_the_dam_break_is_about_as_good_as_another_codes(real_data: Path, figure: Figure) -> None:
     """The same 128 cells in pyro2's file, half as many steps of a one-step scheme: error 2.2e-3; ours is a quarter larger."""
     theirs = pde_datasets.open(real_data / "pyro2" / "dam_x_0081.h5").u[0, 0, :, 0]
     problem = ShallowWater1D.preset("pyro2", times=2)
@@ -478,21 +516,30 @@ def test_the_dam_break_is_about_as_good_as_another_codes(real_data: Path) -> Non
     assert (theirs - exact).abs().mean().item() == pytest.approx(2.2e-3, rel=0.05)
     ours = (drawn.u[0, 0, -1] - exact).abs().mean().item()
     assert ours < 1.3 * 2.2e-3
+    figure(
+        "shallow-water-1d",
+        "depths 1 and 0.125, 128 cells: mean error of the depth",
+        ours,
+        "pyro2's one-step scheme, 128 cells",
+        reference=2.2e-3,
+    )
     finer = ShallowWater1D.preset("pyro2", times=2, points=256)
     again = finer.draw(1)
     assert order(ours, (again.u - finer.exact(again.parameters))[0, 0, -1].abs().mean().item()) > 0.8
 
 
-def test_water_runs_over_a_dry_bed() -> None:
+def test_water_runs_over_a_dry_bed(figure: Figure) -> None:
     problem = ShallowWater1D(points=200, times=2, duration=0.15, inner=(1.0, 1.0), outer=(0.0, 0.0), dam=(-0.1, -0.1))
     drawn = problem.draw(1)
     assert (drawn.u[:, 0] >= 0).all()
     assert (drawn.u - problem.exact(drawn.parameters))[0, 0, -1].abs().mean() < 2e-3
+    error = (drawn.u - problem.exact(drawn.parameters))[0, 0, -1].abs().mean()
+    figure("shallow-water-1d", "dry bed, 200 cells: mean error of the depth", error, "exact: Ritter")
 
 
 @pytest.mark.parametrize(("axes", "boundary"), [*product((1, 2), ("walls", "outflow", "periodic"))])
 @pytest.mark.parametrize("hill", [0.8, 1.7], ids=["under water", "island"])
-def test_a_lake_stays_at_rest(axes: int, boundary: str, hill: float) -> None:
+def test_a_lake_stays_at_rest(axes: int, boundary: str, hill: float, figure: Figure) -> None:
     """To round-off, around an island with dry shores as well."""
     grid = box(40 if axes == 1 else 20, 1.0, -0.5, axes=axes, periodic=boundary == "periodic")
     bottom = hill * torch.exp(-sum((x / 0.15).square() for x in grid.mesh()))  # type: ignore[union-attr]
@@ -500,10 +547,13 @@ def test_a_lake_stays_at_rest(axes: int, boundary: str, hill: float) -> None:
     u = torch.stack([height, *[torch.zeros_like(height)] * axes])[None]
     later, _ = FiniteVolume(grid, (boundary,) * axes).advance(ShallowWater(9.81, bottom[None]), u, 0.2)
     assert (later - u).abs().max() < 1e-14 * 9.81
+    if boundary == "walls":
+        name = f"lake at rest around {'an island' if hill > 1 else 'a hill'}: largest change"
+        figure(f"shallow-water-{axes}d", name, (later - u).abs().max(), "exact: at rest")
     assert ((height == 0).any().item()) == (hill > 1)
 
 
-def test_steady_flow_over_a_bottom_converges_at_second_order() -> None:
+def test_steady_flow_over_a_bottom_converges_at_second_order(figure: Figure) -> None:
     r"""$hu$ and $\frac12u^2 + g(h + b)$ constant: any imbalance of the source would show."""
     errors = []
     for points in (32, 64):
@@ -518,6 +568,7 @@ def test_steady_flow_over_a_bottom_converges_at_second_order() -> None:
         errors.append((later - u).abs().mean().item())
     assert order(*errors) > 1.8
     assert errors[1] < 5e-4
+    figure("shallow-water-1d", "steady flow over a bottom: order", order(*errors), "exact: hu, u^2/2 + g(h + b) constant", reference=2)
 
 
 @pytest.mark.parametrize("flux", ["hllc", "hll"])
@@ -603,7 +654,7 @@ def test_random_waves_have_the_mach_number_and_the_size_they_say() -> None:
     assert w[:, [0, 3]].min() > 0
 
 
-def test_a_shear_layer_grows_as_linear_theory_says() -> None:
+def test_a_shear_layer_grows_as_linear_theory_says(figure: Figure) -> None:
     r"""$u = \tanh(y/a)$, incompressible: rate $0.1897/a$ at $ka = 0.4446$ (Michalke, J. Fluid Mech. 19 (1964) 543); Mach number 0.3."""
     grid, gas = box(32, axes=2, periodic=True), IdealGas(1.4, 2)
     x, y = grid.mesh()
@@ -617,6 +668,8 @@ def test_a_shear_layer_grows_as_linear_theory_says() -> None:
         u, _ = solver.advance(gas, u, duration)
         energy.append((u[:, 2].square() / u[:, 0]).mean().item())
     assert math.log(energy[1] / energy[0]) / 2 / 0.5 * width == pytest.approx(0.1897, rel=0.03)
+    rate = math.log(energy[1] / energy[0]) / 2 / 0.5 * width
+    figure("euler-2d", "shear layer, 32 cells, Mach 0.3: rate of growth", rate, "Michalke (1964), incompressible", reference=0.1897)
 
 
 def test_presets_are_the_published_boxes() -> None:

@@ -13,6 +13,7 @@ from constraints import Intersection
 from pcfm.laws import Context, build_all
 from pde_datasets import PROBLEMS, Fields, Problem, problem_of
 from pde_datasets.problem import generator
+from tests.conftest import Figure
 from tests.problems import CHANGES, EXAMPLES, TOLERANCES
 
 
@@ -21,15 +22,18 @@ def problem(request: pytest.FixtureRequest) -> Problem:
     return EXAMPLES[request.param]
 
 
-def test_drawn_fields_obey_their_law(problem: Problem) -> None:
+def test_drawn_fields_obey_their_law(problem: Problem, figure: Figure) -> None:
     """To round-off of the law's own scale, and the laws the fields state for themselves with it; not so a disturbed field."""
     drawn = problem.draw(4, seed=7)
     law, tolerance = problem.constraint(drawn.parameters), TOLERANCES.get(problem.name, 1e-12)
     context = Context(drawn.grid, drawn.channels, drawn.roles, drawn.laws, count=4)
     stated = Intersection(build_all(drawn.laws, context)).leaves() if drawn.laws else ()
+    worst = 0.0
     for leaf in (*law.leaves(), *stated):
         residual, scale = leaf.measure(drawn.u)
         assert (leaf.excess(residual).abs() <= tolerance * scale).all(), leaf.name
+        worst = max(worst, float((leaf.excess(residual).abs() / scale.clamp_min(1e-300)).max()))
+    figure(problem.name, "laws", worst, "largest residual of its laws over their scale")
     noise = torch.randn(drawn.u.shape, generator=generator(0, 0), dtype=torch.float64)
     residual, scale = law.measure(drawn.u + 1e-3 * drawn.u.std() * noise)
     assert (residual.abs() > 1e-9 * scale).any()

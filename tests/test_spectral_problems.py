@@ -26,6 +26,7 @@ from pde_datasets.problems.gray_scott import PATTERNS, interpolate
 from pde_datasets.random_fields import random_waves, sum_of_waves, wavenumber_magnitude
 from pde_datasets.solvers import ETDRK4
 from pde_datasets.solvers.splitting import blanes_moan_4
+from tests.conftest import Figure
 
 TAU = 2 * math.pi
 
@@ -85,7 +86,7 @@ def test_complex_coefficients_are_the_phi_functions(z: complex) -> None:
 
 
 @pytest.mark.parametrize("rate", [5j, -2 + 3j, 0j])
-def test_complex_linear_parts_keep_the_fourth_order(rate: complex) -> None:
+def test_complex_linear_parts_keep_the_fourth_order(rate: complex, figure: Figure) -> None:
     r"""$\dot v = L v + v^2$: $1/v$ obeys a linear equation."""
     start = 0.4 - 0.2j
     reciprocal = 1 / start - 1 if rate == 0 else (1 / start + 1 / rate) * cmath.exp(-rate) - 1 / rate
@@ -96,6 +97,7 @@ def test_complex_linear_parts_keep_the_fourth_order(rate: complex) -> None:
         errors.append(last - 1 / reciprocal)
     assert orders(errors) == pytest.approx([4, 4], abs=0.25)
     assert largest(errors[-1]) < 1e-6
+    figure("ETDRK4", f"v' = L v + v^2, complex L = {rate}: order", orders(errors)[-1], "exact: 1/v obeys a linear equation", reference=4)
 
 
 def test_states_are_steps_apart() -> None:
@@ -125,7 +127,7 @@ def pendulum(steps: int, start: Tensor) -> Tensor:
     return state
 
 
-def test_splitting_is_of_fourth_order_and_reversible() -> None:
+def test_splitting_is_of_fourth_order_and_reversible(figure: Figure) -> None:
     """A pendulum against a solver with error control; back again to round-off."""
     start = torch.tensor([1.2, 0.3], dtype=torch.float64)
     exact = solve_ivp(lambda _, y: [y[1], -math.sin(y[0])], (0, 5), start.tolist(), method="DOP853", rtol=1e-13, atol=1e-13).y[:, -1]
@@ -134,6 +136,13 @@ def test_splitting_is_of_fourth_order_and_reversible() -> None:
     assert largest(errors[-1]) < 1e-6
     there = blanes_moan_4(start, 0.5, drift, kick)
     assert largest(blanes_moan_4(there, -0.5, drift, kick) - start) < 1e-15
+    figure("Blanes-Moan splitting", "pendulum: order", orders(errors)[-1], "SciPy's DOP853 at tolerance 1e-13", reference=4)
+    figure(
+        "Blanes-Moan splitting",
+        "there and back: largest difference",
+        largest(blanes_moan_4(there, -0.5, drift, kick) - start),
+        "reversible",
+    )
 
 
 # --- waves of initial data ---------------------------------------------------------------------------------------------------------
@@ -164,7 +173,7 @@ def test_sum_of_waves() -> None:
 # --- advection ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_advection_shifts_every_mode() -> None:
+def test_advection_shifts_every_mode(figure: Figure) -> None:
     """Each Fourier coefficient turns by the phase of the shift, which is no whole number of points."""
     problem = Advection(points=40, times=7)
     drawn = problem.draw(6, seed=2)
@@ -172,16 +181,18 @@ def test_advection_shifts_every_mode() -> None:
     modes = torch.fft.fft(drawn.u[:, 0], norm="forward")
     turned = modes[:, :1] * torch.exp(-1j * wavenumbers(problem.grid.axes[1]) * beta * time)
     assert largest(modes - turned) < 1e-14
+    figure("advection", "every Fourier mode: largest error", largest(modes - turned), "exact: phase of u0(x - beta t)")
     assert modes[..., 5:36].abs().max() < 1e-14
     assert modes[..., 1:5].abs().amax((0, 1)).min() > 0.05
     assert (drawn.parameters["speed"] * problem.duration * 40 % 1).min() > 0.01
 
 
-def test_advection_returns_after_a_period() -> None:
+def test_advection_returns_after_a_period(figure: Figure) -> None:
     problem = Advection.preset("pdebench", speed=(2.0, 2.0), times=5)
     u = problem.draw(3).u[:, 0]
     assert problem.grid.shape == (5, 1024)
     assert largest(u - u[:, :1]) < 1e-13
+    figure("advection", "1024 points, after whole periods: largest change", largest(u - u[:, :1]), "exact: the start")
     with pytest.raises(ValueError, match="more than two points"):
         Advection(points=8)
 
@@ -189,7 +200,7 @@ def test_advection_returns_after_a_period() -> None:
 # --- wave equation -----------------------------------------------------------------------------------------------------------------
 
 
-def test_wave_is_the_solution_of_d_alembert() -> None:
+def test_wave_is_the_solution_of_d_alembert(figure: Figure) -> None:
     r"""$u = f(x - ct) + g(x + ct)$ for band-limited f and g, from $u_t = c(g' - f')$; and the mean goes on at its speed."""
     problem = Wave(points=24, times=6, speed=1.7, duration=1.3)
     time, x = problem.grid.mesh()
@@ -209,27 +220,32 @@ def test_wave_is_the_solution_of_d_alembert() -> None:
     assert largest(u[0] - (left + right + time)) < 1e-5
     only = problem.solve(start[0][None], -1.7 * slope(start[0])[None])[0]
     assert largest(only[0] - left) < 1e-13
+    figure("wave", "travelling wave: largest error", largest(only[0] - left), "exact: d'Alembert")
     assert largest(only[1] + 1.7 * slope(left)) < 1e-11
 
 
-def test_standing_waves_in_the_plane() -> None:
+def test_standing_waves_in_the_plane(figure: Figure) -> None:
     problem = Wave(dimension=2, points=16, times=5, speed=0.6)
     time, x, y = problem.grid.mesh()
     shape, rate = torch.cos(TAU * (2 * x - 3 * y) + 0.4), 0.6 * TAU * math.sqrt(13)
     u = problem.solve(shape[:1], torch.zeros(1, 16, 16))[0]
     assert largest(u[0] - shape * torch.cos(rate * time)) < 1e-13
+    figure("wave", "standing wave in the plane: largest error", largest(u[0] - shape * torch.cos(rate * time)), "exact: cos(kx) cos(kct)")
     assert largest(u[1] + rate * shape * torch.sin(rate * time)) < 1e-12
 
 
 @pytest.mark.parametrize("dimension", [1, 2])
-def test_wave_energy_is_shared_evenly_and_kept(dimension: int) -> None:
+def test_wave_energy_is_shared_evenly_and_kept(dimension: int, figure: Figure) -> None:
     problem = Wave(dimension=dimension, points=20, times=3, speed=1.4)
     u = problem.draw(600, seed=1).u
     kinetic = u[:, 1].square().mean(problem.grid.space_dims) / 2
     total = problem.energy_density(u).mean(problem.grid.space_dims)
     assert largest(total - total[:, :1]) < 1e-13 * total.max().item()
+    drift = largest(total / total[:, :1] - 1)
+    figure("wave", f"{dimension}-D: energy, largest relative change", drift, "conserved")
     share = kinetic / total
     assert (share.mean(0) - 0.5).abs().max() < 5 * share.std(0).max() / math.sqrt(600)
+    figure("wave", f"{dimension}-D: kinetic share of the energy, mean of 600", share.mean(), "equipartition", reference=0.5)
     assert replace(problem, motion=0.0).draw(2).u[:, 1, 0].abs().max() == 0
     with pytest.raises(ValueError, match="one or two space axes"):
         Wave(dimension=3)
@@ -252,7 +268,7 @@ def two_solitons(x: Tensor, time: float, k: tuple[float, float], centres: tuple[
     return 2 * (fxx * f - fx**2) / f**2
 
 
-def test_kdv_soliton_keeps_its_shape() -> None:
+def test_kdv_soliton_keeps_its_shape(figure: Figure) -> None:
     """For other coefficients than 6 and 1, at fourth order."""
     base = KortewegDeVries(points=320, times=2, interval=3.0, length=40.0, nonlinearity=2.0, dispersion=0.5)
     x = base.grid.axes[1].positions()
@@ -261,10 +277,12 @@ def test_kdv_soliton_keeps_its_shape() -> None:
     errors = [replace(base, steps=steps).solve(start[None])[0, 0, 1] - exact for steps in (400, 800, 1600)]
     assert orders(errors) == pytest.approx([4, 4], abs=0.3)
     assert largest(errors[-1]) < 1e-7
+    figure("kdv", "soliton: order in time", orders(errors)[-1], "exact soliton", reference=4)
+    figure("kdv", "soliton at t = 3: largest error", largest(errors[-1]), "exact soliton")
     assert largest(start - exact) > 2
 
 
-def test_kdv_solitons_pass_each_other_with_the_phase_shift() -> None:
+def test_kdv_solitons_pass_each_other_with_the_phase_shift(figure: Figure) -> None:
     r"""The exact two-soliton solution; the faster one ends $\frac2{k_1}\ln\frac{k_1 + k_2}{k_1 - k_2}$ ahead, the slower one behind."""
     k = (1.2, 0.7)
     problem = KortewegDeVries(
@@ -274,13 +292,14 @@ def test_kdv_solitons_pass_each_other_with_the_phase_shift() -> None:
     exact = torch.stack([two_solitons(x, t, k, (-20.0, -3.0)) for t in (0.0, 15.0, 30.0)])
     u = problem.solve(exact[:1])[0, 0]
     assert largest(u - exact) < 2e-6
+    figure("kdv", "two solitons to t = 30: largest error", largest(u - exact), "exact: Hirota, Phys. Rev. Lett. 27 (1971) 1192")
     peak = x[u[2].argmax()].item()
     ahead = 2 / k[0] * math.log((k[0] + k[1]) / (k[0] - k[1]))
     assert peak == pytest.approx(-20 + k[0] ** 2 * 30 + ahead, abs=80 / 256)
     assert ahead > 2
 
 
-def test_kdv_invariants() -> None:
+def test_kdv_invariants(figure: Figure) -> None:
     """Mass to round-off; the other two with the error of the steps, at fourth order or better; none of them zero."""
     problem = KortewegDeVries(points=96, times=9)
     drifts = []
@@ -294,26 +313,31 @@ def test_kdv_invariants() -> None:
         for coarse, fine in zip(drifts[i], drifts[i + 1], strict=True):
             assert math.log2(coarse / fine) > 3.5
     assert max(drifts[-1]) < 1e-11
+    for name, drift in zip(("int u^2", "Hamiltonian"), drifts[-1], strict=True):
+        figure("kdv", f"{name}: largest relative drift in 4 time units", drift, "conserved")
     change = (problem.draw(2, seed=3).u.diff(dim=2)).abs().amax()
     assert change > 0.2
 
 
-def test_kdv_published_cosine(real_data: Path) -> None:
+def test_kdv_published_cosine(real_data: Path, figure: Figure) -> None:
     file = published(real_data / "raissi_pinns/KdV.mat", "uu")
     problem = KortewegDeVries.preset("raissi")
     drawn = problem.draw(1)
     assert largest(drawn.u[0, 0] - file) < 5e-10
+    figure("kdv", "preset raissi: largest difference", largest(drawn.u[0, 0] - file), "KdV.mat of Raissi et al. (PINNs)")
     mass, norm, energy = (leaf.measure(drawn.u) for leaf in problem.constraint({}).leaves())
     assert (norm[0].abs() / norm[1]).max() < 2e-11
     assert (energy[0].abs() / energy[1]).max() < 1e-12
     assert mass[0].abs().max() < 1e-15
 
 
-def test_kdv_published_solitons(real_data: Path) -> None:
+def test_kdv_published_solitons(real_data: Path, figure: Figure) -> None:
     """The file's initial data jump by 9e-5 at the ends of the line; the modes beyond two thirds, which only it keeps, hold 1e-5."""
     file = published(real_data / "pysindy/kdv.mat", "usol")
     assert largest(file.imag) < 1e-6
-    assert largest(KortewegDeVries.preset("pysindy").draw(1).u[0, 0] - file.real) < 2e-5
+    error = largest(KortewegDeVries.preset("pysindy").draw(1).u[0, 0] - file.real)
+    assert error < 2e-5
+    figure("kdv", "preset pysindy: largest difference", error, "kdv.mat of PySINDy, which jumps by 9e-5 at the ends")
 
 
 def test_kdv_refuses_what_it_cannot_do() -> None:
@@ -328,7 +352,7 @@ def test_kdv_refuses_what_it_cannot_do() -> None:
 # --- Kuramoto-Sivashinsky ----------------------------------------------------------------------------------------------------------
 
 
-def test_ks_published_trajectory(real_data: Path) -> None:
+def test_ks_published_trajectory(real_data: Path, figure: Figure) -> None:
     """Chaos multiplies any difference by some hundred in this time: the two programs agree to the last digits of every step."""
     file = published(real_data / "pysindy/kuramoto_sivishinky.mat", "uu")[:51]
     problem = KuramotoSivashinsky.preset("pysindy", times=51)
@@ -337,10 +361,12 @@ def test_ks_published_trajectory(real_data: Path) -> None:
     assert errors[0] < 1e-15
     assert errors[1] < 1e-12
     assert errors[2] < 1e-12
+    for time, error in zip((10, 20), errors[1:], strict=True):
+        figure("kuramoto-sivashinsky", f"preset pysindy at t = {time}: rms difference", error, "kuramoto_sivishinky.mat of PySINDy")
     assert rms(file[50] - file[0]) > 0.4
 
 
-def test_ks_small_waves_grow_by_the_dispersion_relation() -> None:
+def test_ks_small_waves_grow_by_the_dispersion_relation(figure: Figure) -> None:
     r"""Each mode of 1e-12 as $e^{(k^2 - \nu k^4)t}$, for each sample's own viscosity."""
     problem = KuramotoSivashinsky(points=48, times=3, interval=1.0, steps=10, skip=0, length=24.0)
     x, time = problem.grid.axes[1].positions(), problem.grid.axes[0].positions()
@@ -351,9 +377,17 @@ def test_ks_small_waves_grow_by_the_dispersion_relation() -> None:
         k = TAU * m / 24
         grown = modes[:, :1, m] * torch.exp((k**2 - viscosity[:, None] * k**4) * time)
         assert torch.allclose(modes[..., m], grown, rtol=1e-6, atol=0)
+        rate = (modes[1, -1, m] / modes[1, 0, m]).abs().log() / 2
+        figure(
+            "kuramoto-sivashinsky",
+            f"nu = 1/2, k = {k:.3f}: rate of growth",
+            rate,
+            "exact: k^2 - nu k^4",
+            reference=round(k**2 - k**4 / 2, 6),
+        )
 
 
-def test_ks_is_fourth_order_and_balances_its_energy() -> None:
+def test_ks_is_fourth_order_and_balances_its_energy(figure: Figure) -> None:
     r"""$\frac{d}{dt}\langle\frac12u^2\rangle = \langle u_x^2\rangle - \nu\langle u_{xx}^2\rangle$, by Simpson's rule on fine times."""
     problem = KuramotoSivashinsky(points=64, times=201, interval=0.02, skip=0, steps=1, length=22.0, viscosity=(0.8, 0.8))
     start = KuramotoSivashinsky(points=64, times=2, interval=10.0, steps=400, skip=2, length=22.0).draw(1, seed=4).u[:, 0, -1]
@@ -368,7 +402,11 @@ def test_ks_is_fourth_order_and_balances_its_energy() -> None:
     assert (energy[-1] - energy[0]).abs() > 0.01
     coarse = replace(problem, times=2, interval=1.0)
     runs = [replace(coarse, steps=steps).solve(start, nu)[0, 0, 1] for steps in (64, 128, 256, 2048)]
+    observed = orders([run - runs[-1] for run in runs[:-1]])[-1]
     assert orders([run - runs[-1] for run in runs[:-1]]) == pytest.approx([4, 4], abs=0.5)
+    figure("kuramoto-sivashinsky", "order in time", observed, "steps 8 times shorter", reference=4)
+    misfit = abs((energy[-1] - energy[0]) / simpson - 1)
+    figure("kuramoto-sivashinsky", "energy balance: relative error", misfit, "d/dt <u^2/2> = <u_x^2> - nu <u_xx^2>")
 
 
 def test_ks_trajectories_are_the_same_in_any_draw() -> None:
@@ -383,7 +421,7 @@ def test_ks_trajectories_are_the_same_in_any_draw() -> None:
 
 
 @pytest.mark.slow
-def test_ks_statistics() -> None:
+def test_ks_statistics(figure: Figure) -> None:
     r"""$\langle u^2\rangle = 1.400 \pm 0.004$ at $L = 22$, from 4e4 units of time of an independent program; ours from 3.2e4.
 
     Within four standard errors of the difference, our own estimated from the spread of 16 independent trajectories. Production and
@@ -395,10 +433,15 @@ def test_ks_statistics() -> None:
     ours, error = means.mean().item(), (means.std() / 4).item()
     assert error < 0.01
     assert abs(ours - 1.400) < 4 * math.hypot(error, 0.004)
+    figure("kuramoto-sivashinsky", "L = 22: <u^2>", ours, "another ETDRK4 program, over 4e4 time units", reference="1.400 ± 0.004")
+    figure("kuramoto-sivashinsky", "L = 22: <u^2>, our standard error", error, "spread of 16 trajectories")
     slope = Spectral().derivative(u, problem.grid, "x")
     curve = Spectral().derivative(slope, problem.grid, "x")
     assert slope.square().mean().item() == pytest.approx(curve.square().mean().item(), rel=2e-3)
+    ratio = slope.square().mean() / curve.square().mean()
+    figure("kuramoto-sivashinsky", "L = 22: <u_x^2> over <u_xx^2>", ratio, "stationary energy", reference=1.0)
     assert 3.0 < largest(u) < 3.6
+    figure("kuramoto-sivashinsky", "L = 22: largest |u|", largest(u), "another ETDRK4 program", reference="3.1 to 3.6, L = 22 to 200")
 
 
 # --- nonlinear Schrödinger ---------------------------------------------------------------------------------------------------------
@@ -418,7 +461,7 @@ def breather(x: Tensor, time: Tensor) -> Tensor:
     return 4 * torch.exp(0.5j * time) * above / (torch.cosh(4 * x) + 4 * torch.cosh(2 * x) + 3 * torch.cos(4 * time))
 
 
-def test_schroedinger_breather_at_fourth_order() -> None:
+def test_schroedinger_breather_at_fourth_order(figure: Figure) -> None:
     problem = Schroedinger(points=1024, times=3, duration=1.2, length=50.0, initial="sech")
     time, x = problem.grid.mesh()
     exact = breather(x, time)
@@ -431,9 +474,11 @@ def test_schroedinger_breather_at_fourth_order() -> None:
         assert (mass - 8).abs().max() < 1e-11
     assert orders(errors) == pytest.approx([4, 4], abs=0.4)
     assert largest(errors[-1]) < 1e-6
+    figure("schroedinger", "breather: order in time", orders(errors)[-1], "exact: Satsuma & Yajima (1974)", reference=4)
+    figure("schroedinger", "breather to t = 1.2: largest error", largest(errors[-1]), "exact: Satsuma & Yajima (1974)")
 
 
-def test_schroedinger_soliton_moves() -> None:
+def test_schroedinger_soliton_moves(figure: Figure) -> None:
     eta, v = 1.3, 0.9
     problem = Schroedinger(points=256, times=3, duration=5.0, steps=500, length=40.0)
     time, x = problem.grid.mesh()
@@ -441,18 +486,21 @@ def test_schroedinger_soliton_moves() -> None:
     moving = eta / torch.cosh(eta * (x - v * time)) * torch.exp(1j * (v * x + (eta**2 - v**2) / 2 * time))
     u = problem.solve(moving[:1])
     assert largest(as_complex(u)[0] - moving) < 1e-8
+    figure("schroedinger", "moving soliton to t = 5: largest error", largest(as_complex(u)[0] - moving), "exact soliton")
     momentum = (as_complex(u).conj() * torch.fft.ifft(1j * wavenumbers(problem.grid.axes[1]) * torch.fft.fft(as_complex(u)))).imag.sum(-1)
     assert largest(momentum * 40 / 256 - 2 * eta * v) < 1e-10
 
 
 @pytest.mark.parametrize("g", [1.0, -1.0])
-def test_schroedinger_plane_waves_are_exact(g: float) -> None:
+def test_schroedinger_plane_waves_are_exact(g: float, figure: Figure) -> None:
     r"""$a\,e^{i(kx + (ga^2 - k^2/2)t)}$, in one large step."""
     problem = Schroedinger(points=16, times=2, duration=3.0, steps=1, length=10.0, nonlinearity=g)
     time, x = problem.grid.mesh()
     k = 3 * TAU / 10
     wave = 0.8 * torch.exp(1j * (k * x + (g * 0.64 - k**2 / 2) * time))
     assert largest(as_complex(problem.solve(wave[:1]))[0] - wave) < 1e-13
+    error = largest(as_complex(problem.solve(wave[:1]))[0] - wave)
+    figure("schroedinger", f"plane wave, g = {g:g}, one step: largest error", error, "exact: its dispersion relation")
 
 
 def test_schroedinger_disturbances_and_energy() -> None:
@@ -471,28 +519,31 @@ def test_schroedinger_disturbances_and_energy() -> None:
     assert orders(drifts) == pytest.approx([4, 4], abs=0.5)
 
 
-def test_schroedinger_published_breather(real_data: Path) -> None:
+def test_schroedinger_published_breather(real_data: Path, figure: Figure) -> None:
     file = published(real_data / "raissi_pinns/NLS.mat", "uu")
     drawn = Schroedinger.preset("raissi").draw(1)
     assert largest(as_complex(drawn.u)[0] - file) < 5e-9
+    figure("schroedinger", "preset raissi: largest difference", largest(as_complex(drawn.u)[0] - file), "NLS.mat of Raissi et al. (PINNs)")
     mass = drawn.u.square().sum((1, 3))[0] * 10 / 256
     assert largest(mass - 7.99927) < 5e-6
     assert largest(mass - mass[0]) < 1e-11
+    figure("schroedinger", "preset raissi: largest change of int |h|^2", largest(mass - mass[0]), "conserved")
 
 
 # --- Allen-Cahn --------------------------------------------------------------------------------------------------------------------
 
 
-def test_allen_cahn_uniform_fields_follow_the_logistic_curve_at_fourth_order() -> None:
+def test_allen_cahn_uniform_fields_follow_the_logistic_curve_at_fourth_order(figure: Figure) -> None:
     problem = AllenCahn(points=4, times=2, duration=1.0, reaction=3.0)
     start = torch.tensor([0.1, -0.4, 1.5], dtype=torch.float64)
     exact = start * math.exp(3) / (1 + start.square() * math.expm1(6)).sqrt()
     errors = [replace(problem, steps=steps).solve(start[:, None].expand(3, 4))[:, 0, 1] - exact[:, None] for steps in (20, 40, 80)]
     assert orders(errors) == pytest.approx([4, 4], abs=0.3)
     assert largest(errors[-1]) < 1e-6
+    figure("allen-cahn", "uniform fields: order in time", orders(errors)[-1], "exact: u' = lambda (u - u^3)", reference=4)
 
 
-def test_allen_cahn_fronts_move() -> None:
+def test_allen_cahn_fronts_move(figure: Figure) -> None:
     r"""$w = (1 + e^{(x - 3t/\sqrt2)/\sqrt2})^{-1}$ solves $u_t = u_{xx} + u - u^3$ (scaled to the domain); two of them back to back.
 
     Source:
@@ -509,11 +560,14 @@ def test_allen_cahn_fronts_move() -> None:
     # u = 1 within fronts at -0.5 and 0.5; u = 0 without, which is unstable: what is left there, 1e-9, grows by e^2
     exact = front(x - 0.5 - speed * time) - front(x + 0.5 + speed * time)
     assert largest(problem.solve(exact[:1])[0, 0] - exact) < 1e-7
+    figure(
+        "allen-cahn", "moving fronts to t = 2: largest error", largest(problem.solve(exact[:1])[0, 0] - exact), "exact: Kaliappan (1984)"
+    )
     assert speed * 2 > 5 * 2 / 512
 
 
 @pytest.mark.parametrize("dimension", [1, 2])
-def test_allen_cahn_loses_free_energy_as_it_moves(dimension: int) -> None:
+def test_allen_cahn_loses_free_energy_as_it_moves(dimension: int, figure: Figure) -> None:
     r"""From each time to the next; in all $\int\int u_t^2$, by Simpson's rule with the equation's own right-hand side."""
     problem = AllenCahn(dimension=dimension, points=32, times=161, duration=0.4, steps=1, diffusion=0.02)
     u = problem.draw(3, seed=2).u
@@ -527,25 +581,29 @@ def test_allen_cahn_loses_free_energy_as_it_moves(dimension: int) -> None:
     rate = ((0.02 * laplacian + 5 * (u - u**3)).square()[:, 0]).mean(problem.grid.space_dims) * volume
     lost = 0.0025 / 3 * (rate[:, :-2:2] + 4 * rate[:, 1::2] + rate[:, 2::2]).sum(1)
     assert torch.allclose(energy[:, 0] - energy[:, -1], lost, rtol=1e-4)
+    misfit = largest((energy[:, 0] - energy[:, -1]) / lost - 1)
+    figure("allen-cahn", f"{dimension}-D: loss of free energy, largest relative error", misfit, "int int u_t^2")
     assert u[:, 0, 0].std() == pytest.approx(0.5, rel=0.3)
 
 
-def test_allen_cahn_published_field(real_data: Path) -> None:
+def test_allen_cahn_published_field(real_data: Path, figure: Figure) -> None:
     file = published(real_data / "raissi_pinns/AC.mat", "uu")
     problem = AllenCahn.preset("raissi", steps=5)
     drawn = problem.draw(1)
     assert largest(drawn.u[0, 0] - file) < 1e-10
+    figure("allen-cahn", "preset raissi: largest difference", largest(drawn.u[0, 0] - file), "AC.mat of Raissi et al. (PINNs)")
     energy = problem.energy_density(drawn.u).mean(-1)[0] * 2
     constant = 2 * 5 / 4  # the file's reading leaves out the well's lambda/4
     assert energy[0].item() - constant == pytest.approx(-0.4987, abs=5e-5)
     assert energy[-1].item() - constant == pytest.approx(-2.2757, abs=5e-5)
+    figure("allen-cahn", "preset raissi: free energy at t = 1, less 5/2", energy[-1] - constant, "AC.mat", reference=-2.2757)
     assert (energy.diff() < 0).all()
 
 
 # --- Gray-Scott --------------------------------------------------------------------------------------------------------------------
 
 
-def test_gray_scott_uniform_fields_follow_the_reaction_at_fourth_order() -> None:
+def test_gray_scott_uniform_fields_follow_the_reaction_at_fourth_order(figure: Figure) -> None:
     problem = GrayScott(points=4, times=2, interval=40.0, feed=0.05, kill=0.06)
     f, removal = 0.05, 0.11
     exact = solve_ivp(
@@ -556,9 +614,10 @@ def test_gray_scott_uniform_fields_follow_the_reaction_at_fourth_order() -> None
     errors = [replace(problem, steps=s).solve(start)[0][0, :, 1] - torch.from_numpy(exact)[:, None, None] for s in (40, 80, 160)]
     assert orders(errors) == pytest.approx([4, 4], abs=0.3)
     assert largest(errors[-1]) < 1e-6
+    figure("gray-scott", "uniform fields: order in time", orders(errors)[-1], "SciPy's DOP853 at tolerance 1e-13", reference=4)
 
 
-def test_gray_scott_small_waves_follow_the_dispersion_relation() -> None:
+def test_gray_scott_small_waves_follow_the_dispersion_relation(figure: Figure) -> None:
     r"""About the steady state with B, each mode of 1e-7 as the exponential of the 2 by 2 matrix of the linearised equations."""
     f, k = PATTERNS["bubbles"]
     problem = GrayScott(points=18, times=3, interval=5.0, steps=10, feed=f, kill=k, diffusion_a=1e-3, diffusion_b=5e-4)
@@ -576,9 +635,11 @@ def test_gray_scott_small_waves_follow_the_dispersion_relation() -> None:
         for i in (1, 2):
             grown = torch.linalg.matrix_exp(5.0 * i * linear).to(modes) @ modes[:, 0, m, n]
             assert torch.allclose(modes[:, i, m, n], grown, rtol=1e-5, atol=0)
+        error = ((modes[:, -1, m, n] - grown).norm() / grown.norm()).item()
+        figure("gray-scott", f"small wave ({m}, {n}) at t = 10: relative error", error, "exact: linear dispersion relation")
 
 
-def test_gray_scott_without_b_relaxes_exactly() -> None:
+def test_gray_scott_without_b_relaxes_exactly(figure: Figure) -> None:
     r"""$A - 1$ decays as $e^{-(f + \delta_A k^2)t}$."""
     problem = GrayScott(points=12, times=3, interval=8.0, steps=40)
     time, x, y = problem.grid.mesh()
@@ -586,11 +647,12 @@ def test_gray_scott_without_b_relaxes_exactly() -> None:
     u, supplied = problem.solve(torch.stack([1 + start, torch.zeros_like(start)])[None])
     decay = torch.exp(-(0.029 + 2e-5 * 5 * TAU**2) * time)
     assert largest(u[0, 0] - 1 - start * decay) < 1e-9
+    figure("gray-scott", "without B to t = 16: largest error", largest(u[0, 0] - 1 - start * decay), "exact: exp(-(f + dA k^2) t)")
     assert largest(u[0, 1]) == 0
     assert largest(supplied) < 1e-15
 
 
-def test_gray_scott_balances_what_is_supplied() -> None:
+def test_gray_scott_balances_what_is_supplied(figure: Figure) -> None:
     """To round-off with the steps' own sums; with the trapezoid of the stored fields at second order in the interval."""
     problem = GrayScott(points=32, times=33, interval=2.0, steps=4, length=0.5)
     drawn = problem.draw(2, seed=3)
@@ -607,6 +669,13 @@ def test_gray_scott_balances_what_is_supplied() -> None:
         trapezoid = Budget(part.grid, rate, density=lambda u: u.sum(1), channels=2)
         misfits.append(trapezoid.residual(drawn.u[:, :, ::every]).sum(1).abs())
     assert (misfits[0] / misfits[1]).min() > 3
+    figure(
+        "gray-scott",
+        "balance of A + B by the trapezoidal rule: order",
+        (misfits[0] / misfits[1]).log2().min(),
+        "second order of the rule",
+        reference=2,
+    )
 
 
 def test_gray_scott_starts_as_the_well_does() -> None:
@@ -638,7 +707,7 @@ def test_interpolation_on_more_points_is_exact_for_waves(points: int) -> None:
 # --- Burgers -----------------------------------------------------------------------------------------------------------------------
 
 
-def test_burgers_published_shock(real_data: Path) -> None:
+def test_burgers_published_shock(real_data: Path, figure: Figure) -> None:
     """Within 1e-10 of the Cole-Hopf integral at all times, through the steepest slope of 152; the file itself is within 2e-11."""
     file = published(real_data / "raissi_pinns/burgers_shock.mat", "usol")
     problem = Burgers.preset("raissi")
@@ -646,15 +715,18 @@ def test_burgers_published_shock(real_data: Path) -> None:
     x, times = problem.grid.axes[1].positions()[::10], problem.grid.axes[0].positions()
     exact = torch.stack([cole_hopf(x, t, problem.viscosity, nodes=200) for t in times[1:].tolist()])
     assert largest(u[1:] - exact) < 1e-10
+    figure("burgers", "preset raissi: largest error", largest(u[1:] - exact), "Cole-Hopf integral, 200 Gauss-Hermite nodes")
     assert largest(u - file[:, :-1]) < 1.2e-10
+    figure("burgers", "preset raissi: largest difference", largest(u - file[:, :-1]), "burgers_shock.mat of Raissi et al. (PINNs)")
     assert file.shape == (100, 256)
 
 
-def test_burgers_published_gaussian(real_data: Path) -> None:
+def test_burgers_published_gaussian(real_data: Path, figure: Figure) -> None:
     file = published(real_data / "pysindy/burgers.mat", "usol")
     u = Burgers.preset("pysindy", steps=10).draw(1).u[0, 0]
     assert largest(file.imag) < 1e-8
     assert largest(u - file.real) < 2e-8
+    figure("burgers", "preset pysindy: largest difference", largest(u - file.real), "burgers.mat of PySINDy")
 
 
 def test_burgers_initial_data_of_diffusionpde() -> None:

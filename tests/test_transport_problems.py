@@ -24,6 +24,7 @@ from pde_datasets.problems.inviscid_burgers import FLUX, flux
 from pde_datasets.problems.porous_medium import wetting_front
 from pde_datasets.problems.reaction_diffusion import Diffusion, logistic
 from pde_datasets.problems.stefan import similarity
+from tests.conftest import Figure
 
 
 def scalar(value: float) -> Tensor:
@@ -117,7 +118,7 @@ def semi_discrete(u: Tensor, times: Tensor, nu: float, rho: float, left: float, 
     return torch.from_numpy(solved.y.T)
 
 
-def test_splitting_is_second_order_in_time() -> None:
+def test_splitting_is_second_order_in_time(figure: Figure) -> None:
     problem = ReactionDiffusion(points=12, times=3, interval=0.5)
     times, x = (axis.positions() for axis in problem.grid.axes)
     start = 0.5 + 0.4 * torch.cos(math.pi * x)
@@ -128,6 +129,7 @@ def test_splitting_is_second_order_in_time() -> None:
         errors.append((u[0, 0] - exact).abs().max().item())
     assert orders(errors)[-1] == pytest.approx(2, abs=0.1)
     assert errors[-1] < 1e-5
+    figure("reaction-diffusion", "Strang splitting: order in time", orders(errors)[-1], "SciPy's DOP853 at tolerance 1e-12", reference=2)
 
 
 def ablowitz_zeppetella(x: Tensor, time: float) -> Tensor:
@@ -143,7 +145,7 @@ def wide(points: int, times: int, steps: int, width: float) -> tuple[ReactionDif
     return problem, x, lambda start: problem.solve(start[None], scalar(width**-2), scalar(1.0), none, none)[0][0, 0]
 
 
-def test_the_wave_of_ablowitz_and_zeppetella() -> None:
+def test_the_wave_of_ablowitz_and_zeppetella(figure: Figure) -> None:
     r"""Second order in space and time together; the front moves at $5/\sqrt6$."""
     errors = []
     for points, steps in ((300, 5), (600, 10), (1200, 20)):
@@ -153,20 +155,27 @@ def test_the_wave_of_ablowitz_and_zeppetella() -> None:
         errors.append((u - exact).abs().max().item())
     assert orders(errors) == pytest.approx([2, 2], abs=0.02)
     assert errors[-1] < 1e-5
+    exact_wave = "exact: Ablowitz & Zeppetella (1979)"
+    figure("reaction-diffusion", "Fisher wave: order in space and time", orders(errors)[-1], exact_wave, reference=2)
+    figure("reaction-diffusion", "Fisher wave, 1200 cells to t = 3: largest error", errors[-1], exact_wave)
     speeds = (u.mean(-1) * 75).diff()
     assert torch.allclose(speeds, torch.full_like(speeds, 5 / math.sqrt(6)), rtol=1e-4)
+    figure("reaction-diffusion", "Fisher wave: speed", speeds[-1], exact_wave + ", 5/sqrt 6", reference=2.041241)
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.35])
-def test_the_tail_sets_the_speed_of_a_pushed_front(decay: float) -> None:
+def test_the_tail_sets_the_speed_of_a_pushed_front(decay: float, figure: Figure) -> None:
     r"""$e^{-\lambda x}$ with $\lambda < 1$ moves at $\lambda + 1/\lambda$ (McKean, Comm. Pure Appl. Math. 28 (1975) 323)."""
     _, x, solve = wide(1000, 11, 20, width=100.0)
     speeds = crossing(solve(torch.sigmoid(-decay * (x - 30))), x, 0.5).diff()
     assert speeds[-1].item() == pytest.approx(decay + 1 / decay, rel=5e-4)
     assert speeds[0].item() < speeds[-1].item() - 0.05
+    figure(
+        "reaction-diffusion", f"front with tail exp(-{decay} x): speed", speeds[-1], "McKean (1975)", reference=round(decay + 1 / decay, 4)
+    )
 
 
-def test_a_step_moves_at_the_least_speed() -> None:
+def test_a_step_moves_at_the_least_speed(figure: Figure) -> None:
     r"""$2\sqrt{\nu\rho}$ from below, $2 - 3/2t$ (Bramson, Mem. AMS 285 (1983)) but for higher orders of $1/t$."""
     _, x, solve = wide(1200, 21, 20, width=60.0)
     place = crossing(solve((x < 10).double()), x, 0.5)
@@ -174,10 +183,17 @@ def test_a_step_moves_at_the_least_speed() -> None:
     bramson = [2 - 1.5 * math.log(b / a) / (b - a) for a, b in ((5, 10), (10, 20))]
     assert speeds[0] < speeds[1] < 2
     assert abs(speeds[1] - bramson[1]) < 0.02
+    figure(
+        "reaction-diffusion",
+        "step: speed between t = 10 and 20",
+        speeds[1],
+        "Bramson (1983), to order 1/t",
+        reference=round(bramson[1], 4),
+    )
     assert abs(speeds[1] - bramson[1]) < abs(speeds[0] - bramson[0]) / 2
 
 
-def test_the_published_scheme_tends_to_ours() -> None:
+def test_the_published_scheme_tends_to_ours(figure: Figure) -> None:
     """Exact reaction and explicit diffusion in two stages, as PCFM steps, agrees to its own step error of first order."""
     problem = ReactionDiffusion.preset("pcfm", times=21, points=64)
     drawn = problem.draw(6, seed=4)
@@ -196,10 +212,11 @@ def test_the_published_scheme_tends_to_ours() -> None:
             u = logistic(u, scalar(rho * dt)) + dt * spread(middle)
         errors.append((u - drawn.u[:, 0, -1]).abs().max().item())
     assert errors[0] < 1e-5
+    figure("reaction-diffusion", "preset pcfm: largest difference", errors[-1], "PCFM's scheme, 32 steps a stored time")
     assert errors[2] < errors[1] < errors[0]
 
 
-def test_mass_is_balanced_by_fluxes_and_reactions() -> None:
+def test_mass_is_balanced_by_fluxes_and_reactions(figure: Figure) -> None:
     """To round-off, and what reactions are said to produce is the integral of their rate, to the order of the trapezoid."""
     errors = []
     for interval, times in ((0.02, 26), (0.01, 51)):
@@ -208,10 +225,12 @@ def test_mass_is_balanced_by_fluxes_and_reactions() -> None:
         given = drawn.parameters
         mass, inflow = drawn.u[:, 0].mean(-1), interval * (given["left"] - given["right"])[:, None]
         assert (mass.diff(dim=1) - given["produced"] - inflow).abs().max() < 1e-15
+        closed = (mass.diff(dim=1) - given["produced"] - inflow).abs().max()
         rate = given["reaction"][:, None] * (drawn.u[:, 0] * (1 - drawn.u[:, 0])).mean(-1)
         error = given["produced"].sum(1) - torch.trapezoid(rate, dx=interval, dim=1)
         errors.append(error.abs().max().item())
     assert errors[1] < 2e-4
+    figure("reaction-diffusion", "mass balance of each step: largest error", closed, "exact: fluxes and what reactions produce")
     assert orders(errors)[0] == pytest.approx(2, abs=0.25)
 
 
@@ -287,12 +306,13 @@ def riemann_flux(before: float, behind: float) -> float:
     return float((between**2 / 2).min() if before <= behind else (between**2 / 2).max())
 
 
-def test_it_is_the_published_scheme() -> None:
+def test_it_is_the_published_scheme(figure: Figure) -> None:
     """Point by point, from the definition: flux of each Riemann problem, inflow from the first step on, a copy at the outflow."""
     problem = InviscidBurgers.preset("pcfm")
     assert problem.grid.shape == (101, 101)
     drawn = problem.draw(2, seed=3)
     x = np.linspace(0, 1, 101)
+    worst = 0.0
     for i in range(2):
         p, inflow = (drawn.parameters[name][i].item() for name in ("front", "inflow"))
         u = 1 / (1 + np.exp((x - p) / 0.02))
@@ -302,24 +322,30 @@ def test_it_is_the_published_scheme() -> None:
             u[1:-1] = u[1:-1] - np.diff(faces)
             u[0], u[-1] = inflow, u[-2]
             assert np.abs(drawn.u[i, 0, n + 1].numpy() - u).max() < 1e-12
+            worst = max(worst, np.abs(drawn.u[i, 0, n + 1].numpy() - u).max())
+    figure("inviscid-burgers", "preset pcfm, 12 steps: largest difference", worst, "Godunov's scheme written out point by point")
 
 
 @SCHEMES
 @pytest.mark.parametrize(("before", "behind"), [(1.0, 0.0), (0.9, 0.3), (0.6, 0.1)])
-def test_shocks_move_at_the_mean_of_their_states(order: int, courant: float, before: float, behind: float) -> None:
+def test_shocks_move_at_the_mean_of_their_states(order: int, courant: float, before: float, behind: float, figure: Figure) -> None:
     problem, x = resolved(101, order, courant)
     u = problem.solve(torch.where(x < 0.2, before, behind).double()[None], scalar(before))[0, 0]
     place, time = crossing(u, x, (before + behind) / 2), problem.grid.axes[0].positions()
     early, late = len(u) // 5, 4 * len(u) // 5
     speed = (place[late] - place[early]) / (time[late] - time[early])
     assert speed.item() == pytest.approx((before + behind) / 2, abs=1e-4)
+    name = {1: "Godunov", 2: "MUSCL-Hancock"}[order]
+    figure(
+        "inviscid-burgers", f"{name}, shock {before} to {behind}: speed", speed, "exact: Rankine-Hugoniot", reference=(before + behind) / 2
+    )
     assert abs(place[late].item() - 0.2 - time[late].item() * (before + behind) / 2) < 0.01
     inside = (u[late] > behind + 0.05 * (before - behind)) & (u[late] < before - 0.05 * (before - behind))
     assert inside.sum() <= 3
 
 
 @SCHEMES
-def test_rarefactions_converge(order: int, courant: float) -> None:
+def test_rarefactions_converge(order: int, courant: float, figure: Figure) -> None:
     """x / t behind an inflow at rest, and through the sonic point, where no expansion shock stays: towards first order, as fans do."""
     for start, inflow, centre in ((lambda x: torch.ones_like(x), 0.0, 0.0), (lambda x: torch.where(x < 0.5, -0.8, 0.8), -0.8, 0.5)):
         errors = []
@@ -330,12 +356,14 @@ def test_rarefactions_converge(order: int, courant: float) -> None:
             exact = ((x - centre) / 0.5).clamp(inflow, 1.0 if centre == 0 else 0.8)
             errors.append((u - exact).abs().mean().item())
         assert errors[-1] < (0.007 if order == 1 else 0.003)
+        name = f"{'Godunov' if order == 1 else 'MUSCL-Hancock'}, {'sonic ' if inflow else ''}rarefaction, 401 points: mean error"
+        figure("inviscid-burgers", name, errors[-1], "exact: x/t")
         assert 0.65 < orders(errors)[-1] < 1.1
         assert orders(errors)[-1] > orders(errors)[0] - 0.05
 
 
 @SCHEMES
-def test_smooth_waves_converge_at_the_order_of_the_scheme(order: int, courant: float) -> None:
+def test_smooth_waves_converge_at_the_order_of_the_scheme(order: int, courant: float, figure: Figure) -> None:
     """A rising profile, whose characteristics do not meet: u = g(x - u t), solved by bisection."""
 
     def profile(x: Tensor) -> Tensor:
@@ -353,9 +381,11 @@ def test_smooth_waves_converge_at_the_order_of_the_scheme(order: int, courant: f
             low, high = torch.where(above, low, foot), torch.where(above, foot, high)
         errors.append((u - profile(low)).abs().mean().item())
     assert orders(errors)[-1] == pytest.approx(order, abs=0.1)
+    name = {1: "Godunov", 2: "MUSCL-Hancock"}[order]
+    figure("inviscid-burgers", f"{name}, smooth wave: order", orders(errors)[-1], "exact: characteristics", reference=order)
 
 
-def test_every_cell_loses_entropy() -> None:
+def test_every_cell_loses_entropy(figure: Figure) -> None:
     r"""$\eta = u^2/2$ with the entropy flux $u^3/3$ of the state in each face, which is the sonic one or that upstream (Godunov)."""
     problem = InviscidBurgers(points=61, times=61)
     g = generator(4, 0)
@@ -368,6 +398,7 @@ def test_every_cell_loses_entropy() -> None:
     eta, psi = u.square() / 2, state**3 / 3
     change = eta[:, 1:, 1:-1] - eta[:, :-1, 1:-1] + psi[:, :-1].diff(dim=-1)
     assert change.max() < 1e-15
+    figure("inviscid-burgers", "largest production of entropy in a cell", change.max(), "entropy condition: not above 0")
     assert change.min() < -1e-3
 
 
@@ -394,12 +425,14 @@ def test_ends_and_balance_of_inviscid_burgers(order: int, courant: float) -> Non
         assert relative(other.conservation(), drawn.u) > 1e-3
 
 
-def test_the_published_mass_law_does_not_hold() -> None:
+def test_the_published_mass_law_does_not_hold(figure: Figure) -> None:
     r"""The sum over all points against $\int\frac12(u_0^2 - u_{-1}^2)dt$ by the trapezoid: published data miss it by 0.048 in the mean."""
     u = InviscidBurgers.preset("pcfm").draw(400, seed=6).u[:, 0]
     inflow = torch.cumulative_trapezoid(flux(u[..., 0]) - flux(u[..., -1]), dx=0.01, dim=1)
     misfit = 0.01 * (u.sum(-1)[:, 1:] - u.sum(-1)[:, :1]) - inflow
     assert misfit.norm(dim=1).mean().item() == pytest.approx(0.048, abs=0.004)
+    size = misfit.norm(dim=1).mean()
+    figure("inviscid-burgers", "preset pcfm: mean misfit of the mass law of its authors", size, "PCFM's published data", reference=0.048)
 
 
 def test_the_laws_of_inviscid_burgers_leave_one_field() -> None:
@@ -415,7 +448,7 @@ def test_the_laws_of_inviscid_burgers_leave_one_field() -> None:
 
 
 @pytest.mark.parametrize("preset", ["eci", "eci-viscosity"])
-def test_stokes_solves_its_equation(preset: str) -> None:
+def test_stokes_solves_its_equation(preset: str, figure: Figure) -> None:
     r"""$u_t = \nu u_{yy}$ by differences of sixth order, and the plate's motion at y = 0."""
     problem = StokesSecond.preset(preset, points=201, times=201)
     drawn = problem.draw(10, seed=1)
@@ -424,6 +457,8 @@ def test_stokes_solves_its_equation(preset: str) -> None:
     viscous = drawn.parameters["viscosity"][:, None, None, None] * scheme.derivative(scheme.derivative(drawn.u, grid, "y"), grid, "y")
     inside = (..., slice(6, -6), slice(8, -8))
     assert (time_rate - viscous)[inside].abs().max() < 1e-4 * time_rate.abs().max()
+    error = (time_rate - viscous)[inside].abs().max() / time_rate.abs().max()
+    figure("stokes-second", f"preset {preset}: largest residual of the equation, relative", error, "differences of sixth order")
     frequency, time = drawn.parameters["frequency"][:, None], grid.axes[0].positions()
     assert torch.allclose(drawn.u[:, 0, :, 0], 2 * torch.cos(frequency * time), rtol=0, atol=1e-14)
 
@@ -436,7 +471,7 @@ def test_stokes_ranges() -> None:
     assert torch.allclose(given["wavenumber"] ** 2 * 2 * given["viscosity"], given["frequency"], rtol=1e-13)
 
 
-def test_stokes_integral_tends_to_the_exact_one() -> None:
+def test_stokes_integral_tends_to_the_exact_one(figure: Figure) -> None:
     r"""$\int_0^1 u\,dy = U\,\Re\,\frac{1 - e^{-s}}s e^{-i\omega t}$, at second order."""
     k, frequency = scalar(3.0), scalar(5.0)
     parameters = {"wavenumber": k, "frequency": frequency}
@@ -449,12 +484,13 @@ def test_stokes_integral_tends_to_the_exact_one() -> None:
         errors.append((problem.integral(parameters) - exact).abs().max().item())
     # one interval more each time is not quite half the spacing
     assert orders(errors) == pytest.approx([2, 2], abs=0.01)
+    figure("stokes-second", "mass by the trapezoidal rule: order", orders(errors)[-1], "exact integral", reference=2)
 
 
 # --- porous medium -----------------------------------------------------------------------------------------------------------------
 
 
-def test_porous_medium_is_the_published_data(real_data: Path) -> None:
+def test_porous_medium_is_the_published_data(real_data: Path, figure: Figure) -> None:
     """The files of ProbConserv hold (m (t - s x)_+)^(1/m) in single precision at random (t, x)."""
     for name in ("test", "valid"):
         tensors, parameters = torch.load(real_data / "probconserv_pme" / f"{name}.pt", weights_only=True)
@@ -464,9 +500,11 @@ def test_porous_medium_is_the_published_data(real_data: Path) -> None:
             published = tensors[f"output_{part}"][..., 0].double()
             assert published.max() > 1
             assert (wetting_front(time, scale * x, exponent) - published).abs().max() < 1.1e-7
+            error = (wetting_front(time, scale * x, exponent) - published).abs().max()
+            figure("porous-medium", f"{name}.pt, {part}: largest difference", error, "ProbConserv's data, single precision")
 
 
-def test_porous_medium_solves_its_equation() -> None:
+def test_porous_medium_solves_its_equation(figure: Figure) -> None:
     r"""$u_t = (u^m u_x)_x$ behind the front by automatic differentiation, with the flux $-u^m u_x = u$, which vanishes at the front."""
     m = torch.tensor([1.0, 1.7, 3.0, 6.0], dtype=torch.float64)[:, None].expand(4, 50)
     time = (0.2 + 0.8 * torch.rand(4, 50, generator=generator(1, 1), dtype=torch.float64)).requires_grad_()
@@ -477,11 +515,13 @@ def test_porous_medium_solves_its_equation() -> None:
     assert torch.allclose(stream, u, rtol=1e-12)
     (divergence,) = torch.autograd.grad(stream.sum(), x)
     assert torch.allclose(rate, -divergence, rtol=1e-10)
+    error = ((rate + divergence).abs().max() / rate.abs().max()).item()
+    figure("porous-medium", "largest residual of the equation, relative", error, "automatic differentiation")
     assert not wetting_front(time, time + 0.1, m).any()
 
 
 @pytest.mark.parametrize("exponent", [1.5, 2.0, 6.0])
-def test_mass_of_porous_medium(exponent: float) -> None:
+def test_mass_of_porous_medium(exponent: float, figure: Figure) -> None:
     """By quadrature of the profile and of the inflow; the trapezoidal rule sees it to order 1 + 1/m."""
     m, errors = scalar(exponent), []
     for points in (51, 101, 201, 401):
@@ -489,6 +529,13 @@ def test_mass_of_porous_medium(exponent: float) -> None:
         mass = problem.mass(m)[0]
         errors.append((problem.solution(m)[0, 0] @ problem.grid.axes[1].weights() - mass).abs().max().item())
     assert sum(orders(errors)) / 3 == pytest.approx(1 + 1 / exponent, abs=0.03)
+    figure(
+        "porous-medium",
+        f"m = {exponent:g}, mass by the trapezoidal rule: order",
+        sum(orders(errors)) / 3,
+        "1 + 1/m at the front",
+        reference=round(1 + 1 / exponent, 2),
+    )
     for i, time in enumerate(problem.grid.axes[0].positions().tolist()):
         profile = scipy.integrate.quad(lambda x, t=time: (exponent * (t - x)) ** (1 / exponent), 0, time)[0]
         inflow = scipy.integrate.quad(lambda s: (exponent * s) ** (1 / exponent), 0, time)[0]
@@ -499,7 +546,7 @@ def test_mass_of_porous_medium(exponent: float) -> None:
 # --- Stefan ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_similarity_against_a_root_finder() -> None:
+def test_similarity_against_a_root_finder(figure: Figure) -> None:
     """The equation as ProbConserv and ECI write it, by Brent's method; and a limit: for thresholds near one, 2 z^2 = 1/u* - 1."""
     thresholds = torch.tensor([0.05, 0.3, 0.55, 0.7, 0.9], dtype=torch.float64)
     for threshold, z in zip(thresholds.tolist(), similarity(thresholds).tolist(), strict=True):
@@ -507,14 +554,16 @@ def test_similarity_against_a_root_finder() -> None:
             lambda v, u=threshold: u * math.erf(v) * v * math.exp(v * v) - (1 - u) / math.sqrt(math.pi), 0, 10, xtol=1e-14
         )
         assert z == pytest.approx(root, rel=1e-12)
+        figure("stefan", f"u* = {threshold:.2f}: root z of the similarity equation", z, "Brent's method", reference=round(root, 9))
     assert similarity(scalar(1 - 1e-8)).item() == pytest.approx(math.sqrt(0.5e-8), rel=1e-6)
 
 
-def test_stefan_fields_are_the_similarity_solution() -> None:
+def test_stefan_fields_are_the_similarity_solution(figure: Figure) -> None:
     r"""One profile of $x/\sqrt t$ that solves the heat equation, falls to the threshold at the front, and is zero ahead of it."""
     problem = Stefan.preset("eci-wide", points=2001, times=11)
     drawn = problem.draw(6, seed=2)
     given = drawn.parameters
+    closed = 0.0
     time, x = (axis.positions() for axis in problem.grid.axes)
     assert (drawn.u[:, 0, :, 0] == 1).all()
     assert not drawn.u[:, 0, 0, 1:].any()
@@ -532,15 +581,17 @@ def test_stefan_fields_are_the_similarity_solution() -> None:
                 assert u[last].item() == pytest.approx(given["threshold"][i].item() + steepness.item() * (place - x[last].item()), abs=1e-5)
                 # what arrives at the front feeds it: kappa |u_x| = u* s'
                 assert kappa * steepness.item() == pytest.approx(given["threshold"][i].item() * front / (2 * math.sqrt(time[n])), rel=1e-10)
+                closed = max(closed, abs(kappa * steepness.item() / (given["threshold"][i].item() * front / (2 * math.sqrt(time[n]))) - 1))
             far = min(int(behind.sum()), len(x)) - 3
             curvature = (u[: far - 2] - 2 * u[1 : far - 1] + u[2:far]) * 2000**2
             middle = x[1 : far - 1]
             c = (1 - given["threshold"][i]) / math.erf(front / (2 * math.sqrt(kappa)))
             rate = c * middle / (2 * time[n] * torch.sqrt(math.pi * kappa * time[n])) * torch.exp(-(middle**2) / (4 * kappa * time[n]))
             assert (kappa * curvature - rate).abs().max() < 1e-4 * rate.abs().max() + 1e-6
+    figure("stefan", "flux at the front, largest relative error", closed, "u* times its speed")
 
 
-def test_mass_of_stefan() -> None:
+def test_mass_of_stefan(figure: Figure) -> None:
     """The inflow at x = 0 is all that lies behind the front, by quadrature; the trapezoidal rule misses it by the jump's cell."""
     problem = Stefan.preset("eci", points=401, times=9)
     drawn = problem.draw(20, seed=3)
@@ -553,6 +604,7 @@ def test_mass_of_stefan() -> None:
     place, c = front * math.sqrt(time), (1 - threshold) / math.erf(front / 2)
     profile = scipy.integrate.quad(lambda x: 1 - c * math.erf(x / (2 * math.sqrt(time))), 0, place, epsabs=1e-13)[0]
     assert mass[0, -1].item() == pytest.approx(profile, rel=1e-11)
+    figure("stefan", "mass: relative error", abs(mass[0, -1].item() / profile - 1), "SciPy's quadrature of the profile")
 
 
 @pytest.mark.parametrize(
@@ -577,7 +629,7 @@ def test_the_default_heat_is_one_sine_wave() -> None:
 
 
 @pytest.mark.parametrize("boundary", ["periodic", "neumann", "dirichlet"])
-def test_heat_of_several_waves(boundary: str) -> None:
+def test_heat_of_several_waves(boundary: str, figure: Figure) -> None:
     """The equation by differences of sixth order, and the walls: zero slope to that order, or zero value to round-off."""
     problem = Heat(points=201, times=101, boundary=boundary, modes=3, diffusivity=(0.2, 0.5))
     drawn = problem.draw(5, seed=4)
@@ -587,6 +639,8 @@ def test_heat_of_several_waves(boundary: str) -> None:
     rate, spread = scheme.derivative(drawn.u, grid, "time"), scheme.derivative(slope, grid, "x")
     error = rate - drawn.parameters["diffusivity"][:, None, None, None] * spread
     assert error[..., 4:-4, 6:-6].abs().max() < 1e-6 * rate.abs().max()
+    residual = error[..., 4:-4, 6:-6].abs().max() / rate.abs().max()
+    figure("heat", f"{boundary}, three waves: largest residual of the equation, relative", residual, "differences of sixth order")
     ends = drawn.u[..., [0, -1]]
     if boundary == "neumann":
         assert slope[..., [0, -1]].abs().max() < 1e-6

@@ -20,6 +20,7 @@ from pde_datasets.problems.cylinder import stretched
 from pde_datasets.solvers.immersed import ImmersedBody, circle
 from pde_datasets.solvers.mac import End, Given, MacFlow, Outflow, Slip, step
 from pde_datasets.solvers.steady import fixed_point
+from tests.conftest import Figure
 from tests.problems import EXAMPLES
 
 REST = Given((0.0, 0.0, 0.0))
@@ -29,12 +30,12 @@ BOXES: dict[str, tuple[Grid, dict[str, tuple[End, End]]]] = {
     "periodic": (Grid(Axis("x", 8, length=2.0, periodic=True), Axis("y", 6, periodic=True)), {}),
     "walls": (Grid(Axis("x", 9), Axis("y", 7)), {"x": (REST, REST), "y": (REST, Given((1.0, 0.0)))}),
     "stretched": (Grid(Axis.at("x", UNEVEN), Axis.at("y", UNEVEN)), {"x": (REST, Slip()), "y": (REST, REST)}),
-    "mixed": (Grid(Axis("x", 8, periodic=True), Axis.at("y", UNEVEN)), {"y": (Slip(), REST)}),
-    "space": (
+    "periodic and slip": (Grid(Axis("x", 8, periodic=True), Axis.at("y", UNEVEN)), {"y": (Slip(), REST)}),
+    "three dimensions": (
         Grid(Axis("x", 6, periodic=True), Axis.at("y", UNEVEN), Axis("z", 5)),
         {"y": (REST, REST), "z": (REST, Slip())},
     ),
-    "open": (
+    "inflow and outflow": (
         Grid(Axis.at("x", UNEVEN), Axis("y", 7)),
         {"x": (Given((1.0, 0.0)), Outflow(1.0)), "y": (Slip(), Slip())},
     ),
@@ -65,7 +66,7 @@ def march(flow: MacFlow, u: Tensor, time: float, steps: int) -> Tensor:
 
 
 @pytest.mark.parametrize("box", BOXES)
-def test_projection_is_onto_the_fields_of_the_law_and_orthogonal(box: str) -> None:
+def test_projection_is_onto_the_fields_of_the_law_and_orthogonal(box: str, figure: Figure) -> None:
     """No divergence left by the law's own operator; a projection; what it takes away has no energy in common with what it leaves."""
     grid, ends = BOXES[box]
     flow = MacFlow(grid, 0.01, ends)
@@ -74,6 +75,7 @@ def test_projection_is_onto_the_fields_of_the_law_and_orthogonal(box: str) -> No
     law = DivergenceFree(grid, "staggered")
     residual, scale = law.measure(v)
     assert (residual.abs() <= 1e-13 * scale).all()
+    figure("marker-and-cell solver", f"divergence after projection, relative: {box}", (residual.abs() / scale).max(), "divergence-free")
     cells = (slice(None), *(slice(0, line.cells) for line in flow.lines))
     assert torch.allclose(flow.divergence(u), law.residual(u).reshape(3, *grid.shape)[cells], atol=1e-12)
     assert torch.allclose(flow.project(v)[0], v, atol=1e-13)
@@ -83,8 +85,8 @@ def test_projection_is_onto_the_fields_of_the_law_and_orthogonal(box: str) -> No
     assert abs(float(shared)) < 1e-12 * float(norm(flow, taken) * norm(flow, left))
 
 
-@pytest.mark.parametrize("box", [name for name in BOXES if name != "open"])
-def test_advection_makes_no_energy(box: str) -> None:
+@pytest.mark.parametrize("box", [name for name in BOXES if name != "inflow and outflow"])
+def test_advection_makes_no_energy(box: str, figure: Figure) -> None:
     """Without friction and with fixed ends, at rest or moving along themselves, also on stretched cells and in three dimensions."""
     grid, ends = BOXES[box]
     flow = MacFlow(grid, 0.0, ends)
@@ -92,10 +94,12 @@ def test_advection_makes_no_energy(box: str) -> None:
     parts = torch.stack([flow.volumes(c) * u[:, c] * flow.rate(u)[:, c] for c in range(flow.d)])
     assert parts.abs().sum() > 0.01
     assert abs(float(parts.sum())) < 1e-14 * float(parts.abs().sum())
+    made = abs(float(parts.sum())) / float(parts.abs().sum())
+    figure("marker-and-cell solver", f"energy that advection makes, relative: {box}", made, "conserved")
 
 
 @pytest.mark.parametrize("ends", ["periodic", "slip walls"])
-def test_second_order_in_space_on_taylor_green_vortices(ends: str) -> None:
+def test_second_order_in_space_on_taylor_green_vortices(ends: str, figure: Figure) -> None:
     r"""$u = \sin x\cos y\,e^{-2\nu t}$, $v = -\cos x\sin y\,e^{-2\nu t}$: periodic, or in a box of which nothing leaves and that slips."""
     errors = []
     for n in (16, 32):
@@ -110,9 +114,11 @@ def test_second_order_in_space_on_taylor_green_vortices(ends: str) -> None:
         errors.append(float(norm(flow, u - math.exp(-0.2) * start) / norm(flow, start)))
     assert order(*errors) == pytest.approx(2, abs=0.1)
     assert errors[1] < 1e-3
+    figure("marker-and-cell solver", f"Taylor-Green vortex, {ends}: order in space", order(*errors), "exact: exp(-2 nu t)", reference=2)
+    figure("marker-and-cell solver", f"Taylor-Green vortex, {ends}, 32 cells: relative error", errors[1], "exact: exp(-2 nu t)")
 
 
-def test_fourth_order_in_time_with_walls() -> None:
+def test_fourth_order_in_time_with_walls(figure: Figure) -> None:
     """Projected stages lose no order: a random flow under a lid, against small steps."""
     grid = Grid(Axis("x", 13), Axis("y", 13))
     flow = MacFlow(grid, 0.02, {"x": (REST, REST), "y": (REST, Given((1.0, 0.0)))})
@@ -121,6 +127,7 @@ def test_fourth_order_in_time_with_walls() -> None:
     errors = [float(norm(flow, march(flow, u, 0.5, steps) - exact)) for steps in (20, 40)]
     assert order(*errors) == pytest.approx(4, abs=0.25)
     assert errors[1] < 1e-5
+    figure("marker-and-cell solver", "between walls: order in time", order(*errors), "steps 4 times shorter", reference=4)
 
 
 def test_curl_of_a_stream_function_has_no_divergence() -> None:
@@ -166,7 +173,7 @@ def one(value: float) -> Tensor:
     return torch.tensor([value], dtype=torch.float64)
 
 
-def test_steady_channel_flow_is_exact() -> None:
+def test_steady_channel_flow_is_exact(figure: Figure) -> None:
     r"""The profile $\frac{G}{2\nu}(y(1 - y) + h^2/4)$ stays to round-off, and differs from Poiseuille's by what is said."""
     problem = Channel(cells=12, start=1.0, disturbance=0.0, times=3, duration=4.0)
     drawn = problem.draw(2, seed=1)
@@ -174,12 +181,16 @@ def test_steady_channel_flow_is_exact() -> None:
     y = (torch.arange(12, dtype=torch.float64) + 0.5) / 12
     curvature = (drawn.parameters["pressure_gradient"] / drawn.parameters["viscosity"])[:, None, None, None]
     assert (u - curvature / 2 * (y * (1 - y) + 1 / (4 * 144))).abs().max() < 1e-13
+    error = (u - curvature / 2 * (y * (1 - y) + 1 / (4 * 144))).abs().max()
+    figure("channel", "laminar profile to t = 4: largest error", error, "exact for the scheme: Poiseuille's + G h^2/8nu")
     assert drawn.u[:, 1].abs().max() < 1e-14
     taken = drawn.parameters["friction"]
     assert torch.allclose(taken, (drawn.parameters["pressure_gradient"] * 2.0 * 2.0)[:, None].expand_as(taken), rtol=1e-12)
+    given = (drawn.parameters["pressure_gradient"] * 2.0 * 2.0)[:, None]
+    figure("channel", "friction of the walls, largest relative error", (taken / given - 1).abs().max(), "exact: the force that drives it")
 
 
-def test_channel_flow_from_rest_follows_the_series() -> None:
+def test_channel_flow_from_rest_follows_the_series(figure: Figure) -> None:
     r"""$u = \frac{G}{2\nu}y(1-y) - \frac{4G}{\nu}\sum_{n\ odd}\frac{\sin n\pi y}{(n\pi)^3}e^{-n^2\pi^2\nu t}$, second order."""
     errors = []
     for cells in (16, 32):
@@ -193,6 +204,8 @@ def test_channel_flow_from_rest_follows_the_series() -> None:
         errors.append(float((u[1:] - exact).abs().max()))
     assert order(*errors) == pytest.approx(2, abs=0.1)
     assert errors[1] < 2e-3
+    figure("channel", "start from rest, 16 to 32 cells: order", order(*errors), "exact: Fourier series", reference=2)
+    figure("channel", "start from rest, 32 cells: largest error", errors[1], "exact: Fourier series")
 
 
 def test_disturbances_of_the_channel_have_the_stated_strength() -> None:
@@ -257,7 +270,7 @@ def at_table(u: Tensor) -> np.ndarray:
     return np.concatenate([along_y(TABLE_Y), along_x(TABLE_X)])
 
 
-def test_steady_cavity_flow_is_steady_and_close_to_ghia() -> None:
+def test_steady_cavity_flow_is_steady_and_close_to_ghia(figure: Figure) -> None:
     """24 cells at Re 100: no force is left but a gradient, and the table is met to its own accuracy, a percent of the lid."""
     problem = Cavity(cells=24, reynolds=(100.0, 100.0))
     u, change = problem.steady(one(100.0))
@@ -265,9 +278,11 @@ def test_steady_cavity_flow_is_steady_and_close_to_ghia() -> None:
     assert change.item() <= 1e-12
     assert flow.project(flow.rate(u))[0].abs().max() < 1e-11
     assert np.abs(at_table(u[0]) - np.concatenate(PROFILES[100])).max() < 0.01
+    error = np.abs(at_table(u[0]) - np.concatenate(PROFILES[100])).max()
+    figure("cavity", "Re 100, 24 cells: u, v at 30 places, largest difference", error, "Ghia et al. (1982), good to 0.01")
 
 
-def test_a_developing_cavity_flow_comes_to_rest_at_the_steady_one() -> None:
+def test_a_developing_cavity_flow_comes_to_rest_at_the_steady_one(figure: Figure) -> None:
     """Two ways to one state; lids scale it."""
     settings = {"cells": 6, "reynolds": (5.0, 10.0), "lid": (1.0, 2.0)}
     steady_flow = Cavity(**settings).draw(2, seed=1)  # type: ignore[arg-type]
@@ -275,6 +290,8 @@ def test_a_developing_cavity_flow_comes_to_rest_at_the_steady_one() -> None:
     assert steady_flow.u.shape == (2, 2, 7, 7)
     assert (steady_flow.parameters["change"] <= 1e-12).all()
     assert torch.allclose(late.u[:, :, -1], steady_flow.u, atol=1e-9)
+    error = (late.u[:, :, -1] - steady_flow.u).abs().max()
+    figure("cavity", "steady state: largest difference from the flow after 12 time units", error, "another way to it")
     assert torch.equal(steady_flow.u[:, 0, 1:-1, -1], steady_flow.parameters["lid"][:, None].expand(2, 5))
     residual, scale = Cavity(**settings).constraint(steady_flow.parameters).measure(steady_flow.u)  # type: ignore[arg-type]
     assert (residual.abs() <= 1e-12 * scale).all()
@@ -282,21 +299,28 @@ def test_a_developing_cavity_flow_comes_to_rest_at_the_steady_one() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("reynolds", "cells", "tolerance"), [(100, 32, 0.01), (1000, 64, 0.001)])
-def test_cavity_flow_converges_to_the_reference(reynolds: int, cells: int, tolerance: float) -> None:
+def test_cavity_flow_converges_to_the_reference(reynolds: int, cells: int, tolerance: float, figure: Figure) -> None:
     """Second order towards the extrema; extrapolated, within 0.2 % of them, and as close to the tables as they are good."""
     coarse, fine = (steady(float(reynolds), n) for n in (cells, 2 * cells))
     reference = np.array(EXTREMA[reynolds])
     errors = [np.abs(extrema(u) - reference) for u in (coarse, fine)]
     assert (errors[1] < 0.3 * errors[0]).all()
     assert np.abs((4 * extrema(fine) - extrema(coarse)) / 3 / reference - 1).max() < 0.002
+    name, best = f"Re {reynolds}, {cells} and {2 * cells} cells, extrapolated", (4 * extrema(fine) - extrema(coarse)) / 3
+    author = {100: "Marchi et al. (2009)", 1000: "Botella & Peyret (1998)"}[reynolds]
+    for quantity, value, known in zip(("least u", "largest v", "least v"), best, reference, strict=True):
+        figure("cavity", f"{name}: {quantity}", value, author, reference=float(known))
     table = np.concatenate(PROFILES[reynolds])
     assert np.abs((4 * at_table(fine) - at_table(coarse)) / 3 - table).max() < tolerance
+    error = np.abs((4 * at_table(fine) - at_table(coarse)) / 3 - table).max()
+    author = {100: "Ghia et al. (1982), good to 0.01", 1000: "Botella & Peyret (1998)"}[reynolds]
+    figure("cavity", f"{name}: u, v at 30 places, largest difference", error, author)
 
 
 # --- cylinder ----------------------------------------------------------------------------------------------------------------------
 
 
-def test_smoothed_readings_are_exact_for_linear_fields_and_forces_are_not_lost() -> None:
+def test_smoothed_readings_are_exact_for_linear_fields_and_forces_are_not_lost(figure: Figure) -> None:
     grid = Grid(Axis("x", 25, length=3.0, origin=-1.5), Axis("y", 25, length=3.0, origin=-1.5))
     flow = MacFlow(grid, 0.0, dict.fromkeys("xy", (REST, REST)))
     body = ImmersedBody(flow, circle(1.0, 0.2))
@@ -308,6 +332,12 @@ def test_smoothed_readings_are_exact_for_linear_fields_and_forces_are_not_lost()
     pushed = body.spread(force)
     total = torch.stack([(flow.volumes(c) * pushed[:, c]).sum((1, 2)) for c in range(2)], dim=1)
     assert torch.allclose(total, force.sum(2), atol=1e-12)
+    figure(
+        "cylinder",
+        "force spread from its surface: largest error of the total",
+        (total - force.sum(2)).abs().max(),
+        "exact: nothing is lost",
+    )
     assert np.allclose(body.matrix() @ u.flatten().numpy(), body.velocity(u).flatten().numpy(), atol=1e-13)
 
 
@@ -342,11 +372,12 @@ def test_stretched_points_grow_as_asked() -> None:
     assert max(ratios.max(), (1 / ratios).max()) < 1.0801
 
 
-def test_an_undisturbed_wake_is_symmetric() -> None:
+def test_an_undisturbed_wake_is_symmetric(figure: Figure) -> None:
     """No lift, a mirror image, and flow in equals flow out."""
     problem = replace(EXAMPLES["cylinder"], disturbance=0.0)  # type: ignore[type-var]
     drawn = problem.draw(2)
     assert drawn.parameters["lift"].abs().max() < 1e-10
+    figure("cylinder", "undisturbed wake: largest lift", drawn.parameters["lift"].abs().max(), "symmetry")
     assert (drawn.parameters["drag"] > 1).all()
     u = drawn.u[:, 0, ..., :-1]
     assert torch.allclose(u, u.flip(-1), atol=1e-11)
@@ -446,6 +477,7 @@ def test_drag_of_impulsively_started_cylinders(
     dt: float,
     own: float,
     table: float,
+    figure: Figure,
 ) -> None:
     r"""Against the body-fitted solver above, and against the table of Koumoutsakos & Leonard, J. Fluid Mech. 296 (1995) 1.
 
@@ -459,10 +491,13 @@ def test_drag_of_impulsively_started_cylinders(
     published = np.interp(sample, *np.loadtxt(file).T)
     assert np.abs(ours / exact - 1).max() < own
     assert np.abs(ours / published - 1).max() < table
+    name = f"impulsive start, Re {reynolds}, {resolution} cells a diameter: drag, largest relative difference"
+    figure("cylinder", name, np.abs(ours / exact - 1).max(), "body-fitted vorticity solver of the test")
+    figure("cylinder", f"{name} from a table", np.abs(ours / published - 1).max(), "Koumoutsakos & Leonard (1995), digitised")
 
 
 @pytest.mark.slow
-def test_cylinder_wake_at_reynolds_100() -> None:
+def test_cylinder_wake_at_reynolds_100(figure: Figure) -> None:
     """Strouhal number of parallel shedding (Williamson, Annu. Rev. Fluid Mech. 28 (1996) 477); usual mean drag and lift."""
     problem = Cylinder.preset("re100")
     body = problem.body(one(0.01))
@@ -476,8 +511,29 @@ def test_cylinder_wake_at_reynolds_100() -> None:
     whole = slice(up[0], up[-1])
     strouhal = (len(up) - 1) / (crossings[-1] - crossings[0])
     assert strouhal == pytest.approx(-3.3265 / 100 + 0.1816 + 1.6e-4 * 100, rel=0.02)
+    figure(
+        "cylinder",
+        "Re 100, 20 cells a diameter: Strouhal number",
+        strouhal,
+        "Williamson, Annu. Rev. Fluid Mech. 28 (1996) 477",
+        reference=0.1643,
+    )
     assert 1.33 < drag[whole].mean() < 1.37
+    figure(
+        "cylinder",
+        "Re 100, 20 cells a diameter: mean drag",
+        drag[whole].mean(),
+        "Wu & Shu, J. Comput. Phys. 228 (2009) 1963",
+        reference=1.364,
+    )
     assert 0.31 < lift[whole].max() < 0.345
+    figure(
+        "cylinder",
+        "Re 100, 20 cells a diameter: largest lift",
+        lift[whole].max(),
+        "Wu & Shu, J. Comput. Phys. 228 (2009) 1963",
+        reference=0.344,
+    )
 
 
 # --- all -----------------------------------------------------------------------------------------------------------------------------
