@@ -23,6 +23,8 @@ def candidates(fields: Fields) -> tuple[list[str], list[str]]:
     unknown: list[str] = []
     if fields.mesh is not None:
         return laws, unknown
+    if not fields.grid.space_axes:
+        return laws, ["laws in space: the fields are numbers in time, on no axis in space"]
     try:
         laws += ["problem"] if problem_of(fields) is not None else []
     except ValueError as error:

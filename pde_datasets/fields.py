@@ -170,7 +170,7 @@ class Fields:
                 first = int(starts[row % count])
                 times = range(first, first + reach, stride)[box[2]]
                 pieces.append(base[(row // count, box[1], slice(times.start, times.stop, times.step), *box[3:])])
-            return torch.stack(pieces) if pieces else torch.empty(0)
+            return torch.stack(pieces)
 
         shape = (len(self) * count, self.u.shape[1], frames, *self.u.shape[3:])
         parameters = {name: values.repeat_interleave(count, 0) for name, values in self.parameters.items()}
@@ -257,7 +257,7 @@ def join(parts: Sequence[Fields]) -> Fields:
             low = start + max(0, -(-(begin - start) // step)) * step
             if low < min(stop, end):
                 pieces.append(part.u[(slice(low - begin, min(stop, end) - begin, step), *box[1:])])
-        return torch.cat(pieces) if pieces else torch.empty(0)
+        return torch.cat(pieces)
 
     parameters = {name: torch.cat([part.parameters[name] for part in parts]) for name in first.parameters}
     laws = tuple(law for law in first.laws if all(law in part.laws for part in parts))

@@ -23,7 +23,7 @@ class Lazy:
     at a time it reads no more than it returns along the samples.
 
     Arguments:
-        read: reads a box of the array.
+        read: reads a box of the array; never asked for an empty one.
         shape: of the whole array, samples first.
         dtype: of the tensors; values are converted where they are stored otherwise.
         name: what to call the array in errors, the file's name.
@@ -72,8 +72,8 @@ class Lazy:
                 return self[(slice(0, 0), *inner)]
             return torch.stack([self[(row, *inner)] for row in rows])
         box = [self._box(d, k) for d, k in enumerate(keys)]
-        values = torch.as_tensor(np.asarray(self.read(tuple(box)))).to(self.dtype)
         wanted = tuple(len(range(*b.indices(n))) for b, n in zip(box, self.shape, strict=True))
+        values = torch.empty(wanted, dtype=self.dtype) if 0 in wanted else torch.as_tensor(np.asarray(self.read(tuple(box)))).to(self.dtype)
         if tuple(values.shape) != wanted:
             raise ValueError(f"{self.name}: expects values of shape {wanted} there; got {tuple(values.shape)}. The file is damaged.")
         if self.dtype.is_floating_point and not values.isfinite().all():
@@ -126,7 +126,7 @@ class Lazy:
 
         def read(box: tuple[slice, ...]) -> Any:
             here, inner = positions[box[0]], box[1:]
-            if here and here == list(range(here[0], here[0] + len(here))):
+            if here == list(range(here[0], here[0] + len(here))):
                 return self[(slice(here[0], here[-1] + 1), *inner)]
             return self[(here, *inner)]
 

@@ -14,7 +14,7 @@ import json
 import mmap
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,18 @@ from pde_datasets.mesh_store import read_mesh, write_mesh
 
 FORMAT = "pcfm-fields"
 VERSION = 1
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Refuse to write over a file unasked.
+
+    Raises:
+        ValueError: there is one, or a folder.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; expected a file to write. Name a file inside it.")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists already. Choose another name, or pass --overwrite.")
 
 
 class Writer:
@@ -65,10 +77,7 @@ class Writer:
         self.settings = json.loads(json.dumps(dict(settings), default=str))
         self.part = self.path.with_name(self.path.name + ".part")
         self.ledger = self.path.with_name(self.path.name + ".part.json")
-        if self.path.is_dir():
-            raise ValueError(f"{self.path} is a folder; expected a file to write. Name a file inside it.")
-        if self.path.exists() and not overwrite:
-            raise ValueError(f"{self.path} exists already. Choose another name, or pass --overwrite.")
+        check_free(self.path, overwrite)
         if self.part.exists() and self.ledger.exists() and not (overwrite or resume):
             raise ValueError(f"{self.part} holds an unfinished run. Pass --resume to go on with it, or --overwrite to start again.")
         self.written = self._resume() if resume else 0
@@ -191,12 +200,14 @@ def write(
     certificate: Mapping[str, Tensor] | None = None,
     columns: Sequence[str] = (),
     overwrite: bool = False,
+    tell: Callable[[int], None] = lambda written: None,
 ) -> None:
-    """Write fields, those still in a file piece by piece."""
+    """Write fields, those still in a file piece by piece; `tell` is told how many samples are written."""
     writer = Writer(path, len(fields), {}, columns=columns, mesh=fields.mesh, overwrite=overwrite)
     for piece in fields.pieces():
         here = slice(writer.written, writer.written + len(piece))
         writer.append(piece, None if certificate is None else {name: rows[here] for name, rows in certificate.items()})
+        tell(writer.written)
     writer.finish()
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from constraints import Axis, Grid
 from pde_datasets import Fields, store
-from pde_datasets.fields import Batches
+from pde_datasets.fields import Batches, join
 from pde_datasets.lazy import Lazy
 from pde_datasets.mesh import Equation, Mesh, csr, on_mesh
 from pde_datasets.problems import Heat
@@ -123,6 +123,43 @@ def test_lazy_arrays_refuse_what_is_not_there(key: Any) -> None:
 def test_a_reader_that_gives_another_shape_is_found_out() -> None:
     with pytest.raises(ValueError, match="damaged"):
         Lazy(lambda box: TABLE[:1], TABLE.shape, torch.float64)[:2]
+
+
+def test_a_reader_is_never_asked_for_nothing() -> None:
+    lazy = Lazy(lambda box: 1 / 0, TABLE.shape, torch.float32)
+    for key in (slice(2, 2), (slice(None), slice(0, 0)), ([],), (0, 1, slice(6, 9))):
+        assert torch.equal(lazy[key], TABLE.to(torch.float32)[key])
+
+
+TRAJECTORIES = Fields(TABLE, Grid(Axis("time", 6, length=1.0), Axis("x", 4, periodic=True)), ("a", "b"), parameters={"r": torch.arange(5)})
+LAZY = replace(TRAJECTORIES, u=Lazy.of(TABLE))
+RANGES = [slice(*ends, step) for ends in ((None, None), (1, 4), (3, 3), (4, 2), (-2, None), (2, 99), (99, None)) for step in (None, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "whole"),
+    [
+        (LAZY, TABLE),
+        (LAZY[0:5:2], TABLE[0:5:2]),
+        (LAZY.take(torch.tensor([3, 1, 2])), TABLE[[3, 1, 2]]),
+        (join([TRAJECTORIES[:2], LAZY[2:], LAZY[4:4]]), TABLE),
+        (join([LAZY[3:], LAZY[:1:2], TRAJECTORIES]), torch.cat([TABLE[3:], TABLE[:1], TABLE])),
+        (LAZY.windows(3, every=2), TABLE.unfold(2, 3, 2).permute(0, 2, 1, 4, 3).flatten(0, 1)),
+        (TRAJECTORIES.windows(2, every=3, stride=2)[1:], torch.stack([TABLE[i, :, s : s + 3 : 2] for i in range(5) for s in (0, 3)])[1:]),
+        (LAZY.thinned(time=2)[1::2], TABLE[1::2, :, ::2]),
+    ],
+    ids=["lazy", "every second", "taken", "joined", "joined again", "windows", "some windows", "thinned"],
+)
+def test_ranges_of_samples_are_those_of_the_whole(fields: Fields, whole: Tensor) -> None:
+    """With steps, and where nothing is in them: (0, C, *N)."""
+    for index in RANGES:
+        part = fields[index]
+        assert isinstance(part.u, Lazy)
+        assert torch.equal(part.values, whole[index]), index
+        assert torch.equal(fields.u[index], whole[index]), index
+        assert part.values.shape == (len(part.parameters["r"]), *whole.shape[1:])
+    with pytest.raises(ValueError, match="step must be greater than zero"):
+        fields[::-1]
 
 
 def test_lazy_blocks_cover_every_sample_once() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ import scipy.io
 import scipy.sparse
 import torch
 
-from constraints.grid import Grid
-from pde_datasets import loaders
+from constraints import Grid
+from pde_datasets import loaders, store
 from pde_datasets.loaders import FORMATS
 from pde_datasets.loaders.mat5 import read_arrays
+from pde_datasets.loaders.pt import content, glimpse
 from pde_datasets.loaders.seam import space_axis
+from pde_datasets.problems import Heat
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMES = np.linspace(0.0, 1.0, 7)
@@ -137,7 +140,7 @@ def test_listing_formats_imports_no_reader() -> None:
     listed = "[m for m in sys.modules if m.startswith(l.__name__ + '.') or m == 'h5py']"
     code = f"import sys, pde_datasets.loaders as l; assert l.FORMATS; print({listed})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['pde_datasets.loaders.glance']"
+    assert done.stdout.strip() == "['pde_datasets.loaders.files', 'pde_datasets.loaders.glance']"
     assert all(entry.name == name and entry.description and entry.source for name, entry in FORMATS.items())
 
 
@@ -193,6 +196,30 @@ class Malicious:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return exec, (f"open({str(self.target)!r}, 'w').write('run')",)
+
+
+def test_a_glimpse_of_tensors_reads_none_of_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "u.pt"
+    values = torch.arange(4096.0)
+    torch.save({"x": values, "name": "u"}, path)
+    mapped, read = glimpse(path), content(path)
+    assert mapped["name"] == read["name"] == "u"
+    assert torch.equal(glimpse(path)["x"], values)
+    with path.open("r+b") as file:
+        file.seek(path.read_bytes().index(values[100:110].numpy().tobytes()))
+        file.write(bytes(40))
+    assert torch.equal(read["x"], values)
+    assert int((mapped["x"] != values).sum()) == 10, "what the file holds when it is asked"
+
+
+def test_no_format_is_asked_after_one_that_recognises_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "heat.h5"
+    store.write(path, Heat(points=8, times=4).draw(2))
+    for name in [name for name in FORMATS if name != "pcfm"]:
+        monkeypatch.setitem(FORMATS, name, replace(FORMATS[name], recognises=lambda path: 1 / 0))
+    assert len(loaders.open(path)) == 2
+    with pytest.raises(ZeroDivisionError):
+        loaders.open(path, "netcdf")
 
 
 def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:

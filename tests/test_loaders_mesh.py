@@ -27,8 +27,6 @@ from pde_datasets.loaders.points import layout
 from pde_datasets.loaders.si import si
 
 ROOT = Path(__file__).resolve().parents[1]
-GENERAL = {"matlab", "columns"}
-"""Formats that say yes to what a more particular one reads, and are asked last."""
 
 
 def real(path: str) -> Path:
@@ -426,19 +424,6 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
 
 
 # --- all formats -------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", WRITERS)
-def test_format_is_detected_from_content(kind: str, tmp_path: Path) -> None:
-    path, name = WRITERS[kind](tmp_path), kind.partition("/")[0]
-    if path.is_file():
-        path = path.rename(path.with_suffix(".data"))
-    fields = pde_datasets.open(path)
-    assert fields.attributes["format"] == name
-    assert fields.attributes["path"] == path.name
-    assert fields.attributes["notes"]
-    assert torch.equal(fields.values, pde_datasets.open(str(path), name).values)
-    assert [entry for entry in FORMATS if FORMATS[entry].recognises(path) and entry not in GENERAL - {name}] == [name]
 
 
 @pytest.mark.parametrize("kind", ["comsol", "piv", "piv/davis", "pina", "pyclaw", "vtk", "vtk/zlib", "vtk/raw", "vtk/legacy", "spectra"])

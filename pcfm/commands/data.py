@@ -55,6 +55,7 @@ class Inspect(Common):
                     "name": a.name,
                     "size": a.points,
                     "kind": _kind(a),
+                    "unit": a.unit,
                     "periodic": a.periodic,
                     "uniform": a.uniform,
                     "length": a.extent,
@@ -77,28 +78,31 @@ class Inspect(Common):
         return DONE
 
     def _tell(self, fields: Fields, document: dict[str, Any]) -> None:
-        self.say(f"{self.file}: {document['format']}, {len(fields)} samples, {document['dtype']}")
+        self.say(f"{self.file}: {document['format']}, {len(fields)} sample{'s' * (len(fields) != 1)}, {document['dtype']}")
         self.say(f"  channels    {', '.join(f'{c} [{u}]' for c, u in zip(fields.channels, fields.units, strict=True))}")
         for axis in document["axes"] if fields.mesh is None else []:
+            unit = "" if axis["unit"] == "1" else f" {axis['unit']}"
             spacing = "" if axis["uniform"] else ", unequal spacings"
-            self.say(f"  axis        {axis['name']}: {axis['size']} {axis['kind']}, length {axis['length']:g}{spacing}")
+            self.say(f"  axis        {axis['name']}: {axis['size']} {axis['kind']}, length {axis['length']:g}{unit}{spacing}")
         if document["mesh"] is not None:
             mesh = document["mesh"]
             cells = "".join(f", {count} {kind} cells" for kind, count in mesh["cells"].items())
             times = f", {fields.grid.axes[0].points} times" if fields.grid.has_time else ""
-            self.say(f"  mesh        values at {fields.grid.axes[-1].points} {mesh['location']}s of {mesh['points']} points{cells}{times}")
+            count, points = fields.grid.axes[-1].points, mesh["points"]
+            places = "" if points == count else f" of {points} points" if points else ", no coordinates"
+            self.say(f"  mesh        values at {count} {mesh['location']}s{places}{cells}{times}")
             for name, count in mesh["boundary"].items():
                 self.say(f"  boundary    {name}: {count} {mesh['location']}s")
         for name, (low, high) in document["parameters"].items():
             self.say(f"  parameter   {name} {low:g}" + ("" if low == high else f" .. {high:g}"))
-        for key in ("equation", "scheme", "source", "seed", "notes"):
+        for key in ("equation", "scheme", "source", "seed", "time", "boundaries", "notes"):
             if fields.attributes.get(key) is not None:
                 self.say(f"  {key:<11} {fields.attributes[key]}")
         self.say("  laws" + ("" if document["laws"] else "        none that could be checked"))
         for row in document["laws"]:
             verdict = "holds" if row["holds"] else "does not hold"
             share = f"{row['relative']:.1e} of its scale"
-            self.say(f"    {row['name']:<38} {verdict:<14} violation {row['violation']:.2e}, {share}")
+            self.say(f"    {_title(row):<38} {verdict:<14} violation {row['violation']:.2e}, {share}")
         for text in document["not_checked"]:
             self.say(f"    not checked: {text}")
         if "together" in document:
@@ -110,6 +114,11 @@ class Inspect(Common):
         self.say(f"  together    {verdict}{counted}")
         for row in joint["redundant"]:
             self.say(f"    {row['law']} is implied by {', '.join(row['by'])}")
+
+
+def _title(row: dict[str, Any]) -> str:
+    """What a law is called in its line: its name, or as it is asked for where that is long or says no more than "bounds"."""
+    return str(row["law"] if len(row["name"]) > 38 or row["name"] == "bounds" else row["name"])
 
 
 def _kind(axis: Axis) -> str:

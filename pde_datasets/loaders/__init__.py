@@ -54,9 +54,7 @@ class Format:
     takes_words: bool = False
 
 
-def _format(
-    name: str, module: str, description: str, source: str, *, reading_of: str | None = None, takes_words: bool = False
-) -> Format:
+def _format(name: str, module: str, description: str, source: str, *, reading_of: str | None = None, takes_words: bool = False) -> Format:
     """A format whose module, with `recognises` and `load`, is imported at the first file."""
 
     def recognises(path: Path) -> bool:
@@ -95,7 +93,7 @@ FORMATS: dict[str, Format] = {
         _format("pcfm-paper", "pcfm_paper", "HDF5 u with ic, bc, x, t, or with a, f", "the PCFM paper, Utkarsh et al. 2025"),
         _format("pbfm", "pbfm", "HDF5 fields with reynolds or nominal_condition", "github.com/tum-pbs/PBFM"),
         _format("jhtdb", "jhtdb", "HDF5 cutout: Velocity_0001, .., xcoor, ycoor, zcoor", "turbulence.pha.jhu.edu"),
-        _format("fno", "fno_mat", ".mat (5.0 or 7.3) with a, u, or coeff, sol, or a, u, t", "Li et al. 2021"),
+        _format("fno", "fno", ".mat (5.0 or 7.3) with a, u, or coeff, sol, or a, u, t", "Li et al. 2021"),
         _format(
             "diffusionpde",
             "diffusionpde",
@@ -104,11 +102,12 @@ FORMATS: dict[str, Format] = {
         ),
         _format("apebench", "apebench", ".npy with the settings of a scenario beside it, .json", "github.com/Ceyron/apebench"),
         _format(
-            "flowbench", "flowbench", ".npz pairs *_X, *_Y with an array data: flows about objects", "github.com/baskargroup/flowbench-tools"
+            "flowbench",
+            "flowbench",
+            ".npz pairs *_X, *_Y with an array data: flows about objects",
+            "github.com/baskargroup/flowbench-tools",
         ),
-        _format(
-            "cfdbench", "cfdbench", "folder of cases case0000, .. with u.npy, v.npy, case.json", "github.com/luo-yining/CFDBench"
-        ),
+        _format("cfdbench", "cfdbench", "folder of cases case0000, .. with u.npy, v.npy, case.json", "github.com/luo-yining/CFDBench"),
         _format(
             "probconserv",
             "probconserv",
@@ -165,8 +164,8 @@ def open(path: str | os.PathLike[str], format: str | None = None, words: Mapping
     Arguments:
         path: the file, or the folder of a format that is one.
         format: a name in `FORMATS`; by default whichever recognises the content, the more particular ones asked first.
-        words: what the axes of plain arrays are, like `{"layout": "n t x y", "periodic": "x y"}`; see `loaders.words`. With them the formats
-            that take words are the only ones asked.
+        words: what the axes of plain arrays are, like `{"layout": "n t x y", "periodic": "x y"}`; see `loaders.words`. With them the
+            formats that take words are the only ones asked.
 
     Returns:
         The fields, (N, C, *N), in the float type they are stored in, with at least `format`, `path` (the file's name) and `notes` (what
@@ -175,8 +174,8 @@ def open(path: str | os.PathLike[str], format: str | None = None, words: Mapping
 
     Raises:
         ValueError: the file is missing, a folder that is no known format, empty, truncated or of no known format, the format's name is
-            unknown or not what the file is, words are given that its format does not take, a library that reads it is missing, or values are
-            NaN or infinite.
+            unknown or not what the file is, words are given that its format does not take, a library that reads it is missing, or values
+            are NaN or infinite.
     """
     path = Path(path)
     if format is not None and format not in FORMATS:
@@ -185,28 +184,32 @@ def open(path: str | os.PathLike[str], format: str | None = None, words: Mapping
         raise ValueError(f"open expects one of the formats {', '.join(FORMATS)}; got '{format}'.{hint}")
     check_there(path)
     check_safe(path)
-    if format is None:
-        found = [entry for entry in FORMATS.values() if entry.recognises(path)]
-    else:
-        entry = FORMATS[format]
-        found = [entry] if FORMATS[entry.reading_of or format].recognises(path) else []
-    if not found:
+    found = _found(path, format, with_words=words is not None)
+    if found is None:
         wanted = f"one of the formats {', '.join(FORMATS)}" if format is None else f"{format}: {FORMATS[format].description}"
         way_out = "Convert it to one of these; FORMATS describes them." if format is None else "Leave `format` out to have it detected."
         raise ValueError(f"{path.name}: open expects {wanted}; got {describe(path)}. {way_out}")
-    if words is not None:
-        takers = [entry for entry in found if entry.takes_words]
-        if not takers:
-            able = ", ".join(name for name, entry in FORMATS.items() if entry.takes_words)
-            raise ValueError(f"{path.name}: open takes words for {able} alone; this is {found[0].name}, which says what it holds. Leave them out.")
-        fields = takers[0].load(path, words)
-    else:
-        fields = found[0].load(path)
+    if words is not None and not found.takes_words:
+        able = ", ".join(name for name, entry in FORMATS.items() if entry.takes_words)
+        raise ValueError(f"{path.name}: open takes words for {able} alone; this is {found.name}, which says what it holds. Leave them out.")
+    fields = found.load(path) if words is None else found.load(path, words)
     if not isinstance(fields.u, Lazy):
         _check_finite(fields, path)
         return fields
     _check_parameters(fields, path)
     return replace(fields, u=fields.u.load()) if fields.u.numel() * fields.u.dtype.itemsize <= _EAGER else fields
+
+
+def _found(path: Path, format: str | None, with_words: bool) -> Format | None:
+    """The format that is asked for, if the file is of it; else the first that recognises the file: the others are not asked, nor imported.
+
+    With words, the formats that take them are asked first.
+    """
+    if format is not None:
+        entry = FORMATS[format]
+        return entry if FORMATS[entry.reading_of or format].recognises(path) else None
+    order = sorted(FORMATS.values(), key=lambda entry: with_words and not entry.takes_words)
+    return next((entry for entry in order if entry.recognises(path)), None)
 
 
 def _check_finite(fields: Fields, path: Path) -> None:

@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 
 from pde_datasets.fields import Fields
-from pde_datasets.loaders.vtkdata import fields_of
-from pde_datasets.loaders.vtkxml import kind_of, read_xml
+from pde_datasets.loaders.files import first_bytes
+from pde_datasets.loaders.vtk_data import fields_of
+from pde_datasets.loaders.vtk_xml import kind_of, read_xml
 
 _NAME = re.compile(r"airFoil2D_SST((?:_[-+]?\d+(?:\.\d+)?){5,6})(?:_(internal|aerofoil|freestream)\.vt[up])?")
 _VISCOSITY = 1.56e-5
@@ -33,11 +34,8 @@ def recognises(path: Path) -> bool:
     if _NAME.fullmatch(path.name) is None:
         return False
     file = path / f"{path.name}_internal.vtu" if path.is_dir() else path
-    if not file.is_file():
-        return False
-    with file.open("rb") as opened:
-        head = opened.read(1 << 16)
-    return bool(kind_of(head)) and all(re.search(rb'Name\s*=\s*"%b"' % name, head) is not None for name in (b"U", b"p", b"nut"))
+    start = first_bytes(file, 1 << 16)
+    return bool(kind_of(start)) and all(re.search(rb'Name\s*=\s*"%b"' % name, start) is not None for name in (b"U", b"p", b"nut"))
 
 
 def load(path: Path) -> Fields:

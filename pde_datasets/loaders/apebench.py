@@ -9,20 +9,18 @@ Source:
 
 from __future__ import annotations
 
-import json
-from contextlib import nullcontext
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from constraints.grid import Axis, Grid
+from constraints import Axis, Grid
 from pde_datasets.fields import Fields
-from pde_datasets.loaders.coordinates import counted
+from pde_datasets.loaders.coordinates import counted, stepped
+from pde_datasets.loaders.files import small_json
 from pde_datasets.loaders.npy import is_npy, mapped
 from pde_datasets.loaders.parts import Part, assembled
 
 _SPLITS = ("train", "test")
-_LARGEST = 1 << 20
-"""Bytes of a settings file; those of APEBench have about a thousand."""
 
 
 def recognises(path: Path) -> bool:
@@ -33,13 +31,10 @@ def recognises(path: Path) -> bool:
 def _settings(path: Path) -> tuple[str, str, dict[str, Any]] | None:
     """Scenario, split and settings of a file, from the JSON file beside it."""
     name, _, split = path.stem.rpartition("_")
-    beside = path.with_name(f"{name}.json")
-    if split not in _SPLITS or not beside.is_file() or beside.stat().st_size > _LARGEST:
-        return None
-    try:
-        content = json.loads(beside.read_text())
-    except (ValueError, RecursionError):
-        return None
+    content: Any = None
+    if split in _SPLITS:
+        with suppress(ValueError):
+            content = small_json(path.with_name(f"{name}.json"))
     info = content.get("info") if isinstance(content, dict) else None
     return (str(content.get("name", name)), split, info) if isinstance(info, dict) and "num_spatial_dims" in info else None
 
@@ -54,9 +49,8 @@ def load(path: Path) -> Fields:
         ValueError: no settings beside it, a truncated file, or an array that does not fit them.
     """
     settings, array = _settings(path), mapped(path)
-    if settings is None or array is None:
-        missing = "its settings beside it, <name>.json" if settings is None else "a whole array of numbers"
-        raise ValueError(f"{path.name}: apebench expects {missing}; there is none. Fetch it again.")
+    if settings is None:
+        raise ValueError(f"{path.name}: apebench expects its settings beside it, <name>.json; there are none. Fetch them.")
     name, split, info = settings
     dimensions, points, channels = (info.get(key) for key in ("num_spatial_dims", "num_points", "num_channels"))
     wanted = (channels, *[points] * dimensions) if isinstance(dimensions, int) and 1 <= dimensions <= 3 else ()
@@ -70,13 +64,13 @@ def load(path: Path) -> Fields:
         notes.append("The scenario has no unit of length: x is over the period.")
     time = counted("time", times)
     if isinstance(step, (int, float)) and step > 0:
-        time = Axis("time", times, length=float(step) * max(times - 1, 1))
+        time = stepped("time", times, float(step))
     else:
         notes.append("The scenario has no unit of time: the axis counts steps.")
     plain = {key: value for key, value in info.items() if isinstance(value, (int, float, str))}
     parts = [Part(("values",), (0, 2, 1, *range(3, 3 + len(space))))]
     return Fields(
-        u=assembled(path, parts, (samples, count, times, *space), arrays=lambda: nullcontext({"values": array})),
+        u=assembled(path, parts, (samples, count, times, *space), arrays={"values": array}),
         grid=Grid(time, *(Axis(axis, n, length=length, periodic=True) for axis, n in zip(("x", "y", "z"), space, strict=False))),
         channels=("u",) if count == 1 else tuple(f"u_{i}" for i in range(count)),
         attributes={

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from constraints.grid import Axis, Grid
+from constraints import Axis, Grid
 from pde_datasets.fields import Fields
-from pde_datasets.loaders import npz
 from pde_datasets.loaders.coordinates import cells, coordinates, counted
+from pde_datasets.loaders.files import listed, reason, small_json
+from pde_datasets.loaders.npy import is_npy, is_npz, mapped, members
 from pde_datasets.loaders.parts import Part, assembled
 from pde_datasets.loaders.views import Reversed
 from pde_datasets.loaders.words import Words
@@ -36,7 +36,7 @@ _WORDS = "words"
 
 def recognises(path: Path) -> bool:
     """Whether a file is a NumPy array, or an archive of them; what it holds the user says."""
-    return npz.is_npy(path) or npz.is_npz(path)
+    return is_npy(path) or is_npz(path)
 
 
 def load(path: Path, words: Mapping[str, Any] | Words | None = None) -> Fields:
@@ -53,7 +53,7 @@ def load(path: Path, words: Mapping[str, Any] | Words | None = None) -> Fields:
     Raises:
         ValueError: no words, words that do not fit the arrays, a damaged file, or one of pickled objects.
     """
-    arrays: dict[str, Any] = npz.members(path) if npz.is_npz(path) else {"u": npz.mapped(path)}
+    arrays: dict[str, Any] = members(path) if is_npz(path) else {"u": mapped(path)}
     given = words if words is not None else _kept(path, arrays)
     arrays.pop(_WORDS, None)
     if given is None:
@@ -66,8 +66,7 @@ def load(path: Path, words: Mapping[str, Any] | Words | None = None) -> Fields:
 
 
 def _shown(arrays: Mapping[str, Any]) -> str:
-    shown = [f"{name} {tuple(array.shape)} {array.dtype}" for name, array in arrays.items()]
-    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")
+    return listed((f"{name} {tuple(array.shape)} {array.dtype}" for name, array in arrays.items()), "no array")
 
 
 def _asked(arrays: Mapping[str, Any]) -> str:
@@ -75,8 +74,9 @@ def _asked(arrays: Mapping[str, Any]) -> str:
     most = max((len(array.shape) for array in arrays.values()), default=0)
     guess = {1: "x", 2: "n x", 3: "n x y", 4: "n t x y", 5: "n t x y c", 6: "n t x y z c"}.get(most, "n t x y")
     return (
-        f"a NumPy array says nothing of its axes; got {_shown(arrays) or 'no array'}. Say what they are: words={{'layout': '{guess}'}} "
-        f"(n samples, t time, c channels, 1 to drop, else a name in space), with channels, periodic, cells, length, .. where you know them."
+        f"a NumPy array says nothing of its axes; got {_shown(arrays)}. Say what they are: words={{'layout': '{guess}'}} in Python, "
+        f"--words layout='{guess}' on the command line, or another layout (n samples, t time, c channels, 1 to drop, else a name in space) "
+        "with channels, periodic, cells, length, .. where you know them."
     )
 
 
@@ -86,12 +86,9 @@ def _kept(path: Path, arrays: Mapping[str, Any]) -> Any:
     try:
         if inside is not None and inside.dtype.kind == "U" and inside.shape == () and inside.dtype.itemsize <= _LARGEST:
             return json.loads(str(inside[()]))
-        if beside.is_file() and beside.stat().st_size <= _LARGEST:
-            return json.loads(beside.read_text())
+        return small_json(beside)
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"{path.name}: expects the words kept with it as JSON; they cannot be read ({reason}).") from error
-    return None
+        raise ValueError(f"{path.name}: arrays expects the words kept with it as JSON; they cannot be read ({reason(error)}).") from error
 
 
 class _Reading:
@@ -116,7 +113,7 @@ class _Reading:
             self.notes.append(f"Not read: {', '.join(unread)}.")
         parts = [Part((name,), words.places()) for name in views]
         return Fields(
-            u=assembled(self.path, parts, shape, arrays=lambda: nullcontext(views)),
+            u=assembled(self.path, parts, shape, arrays=views),
             grid=grid,
             channels=words.channels or channels,
             units=words.units,
@@ -161,10 +158,12 @@ class _Reading:
             lengths = {shape[i] for shape in shapes}
             if len(lengths) > 1 and axis != "c":
                 shown = _shown({name: self.arrays[name] for name in self.names})
-                raise ValueError(f"{self.path.name}: expects fields of one shape; got {shown}. Name those that belong together in fields.")
+                raise ValueError(
+                    f"{self.path.name}: arrays expects fields of one shape; got {shown}. Name those that belong together in fields."
+                )
             if 0 in lengths or (axis == "1" and lengths != {1}):
                 wanted = "axes of length 1 where the layout drops them" if axis == "1" else "at least one sample, channel and point"
-                raise ValueError(f"{self.path.name}: expects {wanted}; got shape {shapes[0]} for the layout '{' '.join(layout)}'.")
+                raise ValueError(f"{self.path.name}: arrays expects {wanted}; got shape {shapes[0]} for the layout '{' '.join(layout)}'.")
         return shapes[0]
 
     def _axis(self, name: str, index: int) -> Axis:
@@ -184,7 +183,9 @@ class _Reading:
                 return Axis.at(name, x.tolist(), periodic=periodic, length=length, unit=unit)
             axis = cells(name, x, unit)
             if n > 1 and not axis.cells:
-                raise ValueError(f"{self.path.name}: expects equally spaced coordinates {name} of cells; these are not. Leave cells out.")
+                raise ValueError(
+                    f"{self.path.name}: arrays expects equally spaced coordinates {name} of cells; these are not. Leave cells out."
+                )
             return axis
         if length is None and name == "time" and not centres:
             self.notes.append("Times are not given: they count from 0.")
@@ -219,7 +220,7 @@ class _Reading:
                 pieces = {f"{name}_real": whole.real, f"{name}_imag": whole.imag}
                 self.notes.append(f"{name} is complex: two channels, its real and imaginary part.")
             elif array.dtype.kind not in "buif":
-                raise ValueError(f"{self.path.name}: expects numbers in the fields; got {_shown({name: array})}.")
+                raise ValueError(f"{self.path.name}: arrays expects numbers in the fields; got {_shown({name: array})}.")
             for key, piece in pieces.items():
                 views[key] = Reversed(piece, turned) if turned else piece
                 count = piece.shape[words.layout.index("c")] if words.has_channels else 1
@@ -236,6 +237,6 @@ class _Reading:
         values = np.asarray(self.arrays[name][...])
         lead = tuple(n for n, axis in zip(self.sizes, self.words.layout, strict=True) if axis == "n")
         if values.dtype.kind not in "buif" or values.ndim < len(lead) or values.shape[: len(lead)] != lead:
-            raise ValueError(f"{self.path.name}: expects {samples} rows of numbers in the parameter; got {_shown({name: values})}.")
+            raise ValueError(f"{self.path.name}: arrays expects {samples} rows of numbers in the parameter; got {_shown({name: values})}.")
         rows = values.reshape(samples, *values.shape[len(lead) :])
         return torch.from_numpy(rows.astype(rows.dtype.newbyteorder("=") if rows.dtype.kind == "f" else np.int64))

@@ -14,19 +14,19 @@ Source:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from constraints.grid import Axis, Grid
+from constraints import Axis, Grid
 from pde_datasets.fields import Fields
 from pde_datasets.loaders.coordinates import coordinates, counted
+from pde_datasets.loaders.files import small_json
 from pde_datasets.loaders.limits import check_shape
 from pde_datasets.loaders.parts import FIRST, SAMPLE, Part, assembled
 
@@ -81,13 +81,9 @@ def recognises(path: Path) -> bool:
 
 def _info(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
     """The two parts of `info.json`."""
-    path = folder / "info.json"
-    if not path.is_file() or path.stat().st_size > _LARGEST:
-        return None
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, RecursionError):
-        return None
+    content = None
+    with suppress(ValueError):
+        content = small_json(folder / "info.json", _LARGEST)
     settings, snapshots = (content.get("global"), content.get("local")) if isinstance(content, dict) else (None, None)
     if not isinstance(settings, dict) or "Nxyz" not in settings or not isinstance(snapshots, list):
         return None
@@ -182,7 +178,7 @@ def _fields(
     arrays = _Raw(path, [name for names in files.values() for name in names], shape)
     first = len(lead)
     parts = [Part(names, (first, first + 1, first + 2), stack=stack) for names in files.values()]
-    u = assembled(path, parts, (*lead, *shape), arrays=lambda: nullcontext(arrays))
+    u = assembled(path, parts, (*lead, *shape), arrays=arrays)
     named = [_named(variable) for variable in files]
     channels = tuple(name for name, _ in named)
     if len(set(channels)) < len(channels):

@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from constraints.grid import Grid
+from constraints import Grid
 from pde_datasets.fields import Fields
 from pde_datasets.loaders import jax_cfd
 from pde_datasets.loaders.cf_axes import line
 from pde_datasets.loaders.cf_data import EXPORT, Dataset
+from pde_datasets.loaders.files import shapes_of
 from pde_datasets.loaders.parts import Arrays, Part, assembled
 from pde_datasets.loaders.views import Reversed, Rolled, Unpacked
 
@@ -121,8 +122,8 @@ def _layout(data: Dataset, helpers: set[str]) -> _Layout:
     candidates = [v for name, v in data.variables.items() if name not in helpers and v.numeric and v.dims]
     best = max(candidates, key=lambda v: (len(v.dims), math.prod(v.shape)), default=None)
     if best is None:
-        names = ", ".join(f"{name} {v.shape}" for name, v in data.variables.items()) or "none"
-        raise ValueError(f"{data.path.name}: netcdf expects a variable of numbers on some dimensions; got {names}.")
+        got = shapes_of(data.variables, "none")
+        raise ValueError(f"{data.path.name}: netcdf expects a variable of numbers on some dimensions; got {got}.")
     if len(set(best.dims)) != len(best.dims):
         raise ValueError(f"{data.path.name}: netcdf expects different dimensions of a variable; got {', '.join(best.dims)}.")
     sizes = dict(zip(best.dims, best.shape, strict=True))

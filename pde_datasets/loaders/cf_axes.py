@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from constraints.grid import Axis
+from constraints import Axis
 from pde_datasets.loaders.cf_data import Dataset, Variable
 from pde_datasets.loaders.coordinates import coordinates, counted
 

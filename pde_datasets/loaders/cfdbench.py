@@ -11,26 +11,23 @@ Source:
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from constraints.grid import Axis, Grid
+from constraints import Axis, Grid
 from pde_datasets.fields import Fields
-from pde_datasets.loaders.npz import is_npy, mapped
+from pde_datasets.loaders.coordinates import counted, filled, stepped
+from pde_datasets.loaders.files import small_json
+from pde_datasets.loaders.npy import is_npy, mapped
 from pde_datasets.loaders.parts import SAMPLE, Part, assembled
 from pde_datasets.loaders.views import View
 
 _FILES = ("u.npy", "v.npy", "case.json")
-_LARGEST = 1 << 20
-"""Bytes of the settings of a case; real ones have a few hundred."""
-
 _DEPTH = 2
 """Levels of folders between the one opened and its cases."""
 
@@ -89,16 +86,16 @@ def load(path: Path) -> Fields:
         notes.append(f"Cases have {common} to {max(frames)} frames; the first {common} of each are read.")
     kind = _kind(settings[0])
     if kind in _STEPS:
-        time = Axis("time", common, length=_STEPS[kind] * max(common - 1, 1), unit="s")
+        time = stepped("time", common, _STEPS[kind], "s")
         notes.append(f"Frames are {_STEPS[kind]:g} s apart, as the authors' reader of the {kind} has it; the files do not say.")
     else:
-        time = Axis("time", common, length=float(max(common - 1, 1)))
+        time = counted("time", common)
         notes.append("Times are not stored: the axis counts frames.")
     axes, told = _axes({"x": columns, "y": rows}, settings)
     views = {name: _First(array, common) for name, array in arrays.items()}
     parts = [Part((f"{i} u", f"{i} v"), (2, 4, 3), stack=1) for i in range(len(cases))]
     return Fields(
-        u=assembled(path, parts, (len(cases), 2, common, columns, rows), along=SAMPLE, arrays=lambda: nullcontext(views)),
+        u=assembled(path, parts, (len(cases), 2, common, columns, rows), along=SAMPLE, arrays=views),
         grid=Grid(time, *axes),
         channels=("u", "v"),
         units=("m s-1", "m s-1"),
@@ -132,10 +129,9 @@ class _First(View):
 
 def _settings(path: Path, case: Path) -> dict[str, float]:
     """The numbers in the settings of a case."""
-    file = case / "case.json"
     try:
-        content = json.loads(file.read_text()) if file.stat().st_size <= _LARGEST else None
-    except (ValueError, RecursionError) as error:
+        content = small_json(case / "case.json")
+    except ValueError as error:
         raise ValueError(f"{path.name}: cfdbench expects JSON in {case.name}/case.json; it is damaged. Fetch it again.") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path.name}: cfdbench expects a dictionary of settings in {case.name}/case.json; there is none.")
@@ -180,6 +176,6 @@ def _axes(points: Mapping[str, int], settings: list[dict[str, float]]) -> tuple[
             length, start, unit = 1.0, 0.0, "1"
         else:
             unit = "m"
-        axes.append(Axis(name, n, length=length, origin=start + length / n / 2, cells=True, unit=unit))
+        axes.append(filled(name, n, length, start, unit))
     told = f"Cases have domains of their own: {' and '.join(scaled)}." if scaled else ""
     return axes, (told + " Points are taken as centres of cells, which the files do not say.").strip()

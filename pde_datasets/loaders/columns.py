@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from constraints import Axis, Grid
 from pde_datasets.fields import Fields
 from pde_datasets.loaders.points import Layout, layout
-from pde_datasets.loaders.text import beginning, is_row, names, table, width
+from pde_datasets.loaders.text import beginning, is_row, names, said, table, width
 
 _STEADY = 1e-3
 """Distance from equal spacing, over the spacing, that the digits of a table leave."""
@@ -55,11 +55,11 @@ def load(path: Path) -> Fields:
     """
     text = table(path, "columns")
     rows, count = text.rows, text.rows.shape[1]
-    titles = names(text.head, text.first)
+    titles, above = names(text.head, text.first)
     if count < 2 or len(rows) < 2:
         raise ValueError(f"{path.name}: columns expects two or more rows of two or more numbers; got {len(rows)} of {count}.")
     words = titles or tuple(f"column_{i + 1}" for i in range(count))
-    notes = ["Names are those of the head." if titles else "The head names no columns: they are numbered, the first one is x."]
+    notes = ["Columns are named as in the head." if titles else "The head names no columns: they are numbered."]
     notes += [note for phrase, note in _KNOWN.items() if any(phrase in line for line in text.head)]
     line = _line(words, rows)
     if line is not None:
@@ -81,7 +81,7 @@ def load(path: Path) -> Fields:
         attributes={
             "format": "columns",
             "path": path.name,
-            "source": " ".join(word.strip().lstrip("#%! ") for word in text.head if re.search(r"\w", word))[:300],
+            **({"source": source} if (source := said(text.head[:above])) else {}),
             "notes": " ".join([*notes, reason]),
         },
         mesh=mesh,
@@ -99,7 +99,7 @@ def _line(words: tuple[str, ...], rows: NDArray[np.float64]) -> tuple[int, Axis,
         return None
     name = _coordinate(words[at])
     n, spacing = len(values), (values[-1] - values[0]) / (len(values) - 1)
-    told = f"Along '{words[at]}'" + (", which decreases and was turned around." if turned else ".")
+    told = f"Fields along column '{words[at]}'" + (", which decreases and was turned around." if turned else ".")
     if np.abs(values - values[0] - spacing * np.arange(n)).max() > _STEADY * spacing:
         return at, Axis.at(name, values.tolist()), turned, told
     if name != "time" and n > 2 and abs(values[0] - spacing / 2) <= _STEADY * spacing:

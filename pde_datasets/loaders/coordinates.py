@@ -7,9 +7,11 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from constraints.grid import Axis
+from constraints import Axis
 from pde_datasets.loaders.limits import check_shape
 
 
@@ -39,6 +41,24 @@ def needed(path: Path, file: Any, name: str, shape: tuple[int, ...]) -> NDArray[
     return values.astype(np.float64)
 
 
+def shape_of(file: Any, name: str) -> tuple[int, ...]:
+    """The shape of a dataset of an HDF5 file or group; empty if there is none."""
+    entry = file.get(name)
+    return tuple(int(n) for n in entry.shape) if isinstance(entry, h5py.Dataset) and entry.shape is not None else ()
+
+
+def shaped(path: Path, speaker: str, file: Any, name: str, axes: int) -> tuple[int, ...]:
+    """As `shape_of`, with a number of axes that is known.
+
+    Raises:
+        ValueError: none, another number of axes, or one without a place on it.
+    """
+    shape = shape_of(file, name)
+    if len(shape) != axes or 0 in shape:
+        raise ValueError(f"{path.name}: {speaker} expects {name} with {axes} axes and at least one sample; got shape {shape}.")
+    return shape
+
+
 def coordinates(path: Path, name: str, values: Any, count: int | None = None) -> NDArray[np.float64]:
     """Increasing coordinates, (n,), float64.
 
@@ -62,6 +82,11 @@ def coordinates(path: Path, name: str, values: Any, count: int | None = None) ->
     return x
 
 
+def stored_axis(path: Path, file: Any, key: str, name: str, points: int | None = None, *, periodic: bool = False) -> Axis:
+    """The axis through the coordinates in a dataset of an HDF5 file or group; as `coordinates`, with the same errors."""
+    return Axis.at(name, coordinates(path, key, stored(path, file, key), points).tolist(), periodic=periodic)
+
+
 def shared(path: Path, name: str, values: Any) -> NDArray[Any] | None:
     """The row that all samples have in common, from a table (N, n) of a row each; None where they differ.
 
@@ -75,6 +100,19 @@ def shared(path: Path, name: str, values: Any) -> NDArray[Any] | None:
     return table[0] if spread <= 1e-6 * np.abs(table).max() else None
 
 
+def shared_times(path: Path, table: Any) -> tuple[Axis, dict[str, Tensor], list[str]]:
+    """The time axis of samples with a row of times each: that row where they have it in common, a count of frames where they differ.
+
+    Returns:
+        The axis; the times as a parameter `time` of the samples where the axis does not have them; and notes.
+    """
+    row = shared(path, "time", table)
+    if row is not None:
+        return Axis.at("time", coordinates(path, "time", row).tolist()), {}, []
+    note = "Times differ between samples: the axis counts frames, and parameter time has them."
+    return counted("time", table.shape[1]), {"time": torch.as_tensor(np.asarray(table, dtype=np.float64))}, [note]
+
+
 def cells(name: str, x: NDArray[np.float64], unit: str = "1") -> Axis:
     """The bounded axis whose points are centres of equal cells; of given coordinates where they are not equally spaced, or alone."""
     axis = Axis.at(name, x.tolist(), unit=unit)
@@ -83,11 +121,16 @@ def cells(name: str, x: NDArray[np.float64], unit: str = "1") -> Axis:
     return Axis(name, len(x), length=axis.spacing * len(x), origin=float(x[0]), cells=True, unit=unit)
 
 
+def stepped(name: str, points: int, step: float, unit: str = "1") -> Axis:
+    """An axis of equal steps from 0."""
+    return Axis(name, points, length=step * max(points - 1, 1), unit=unit)
+
+
 def counted(name: str, points: int) -> Axis:
     """An axis that numbers its points from 0, where a file says no more."""
-    return Axis(name, points, length=float(max(points - 1, 1)))
+    return stepped(name, points, 1.0)
 
 
-def unit_cells(name: str, points: int) -> Axis:
-    """Centres of equal cells that fill the unit interval."""
-    return Axis(name, points, length=1.0, origin=0.5 / points, cells=True)
+def filled(name: str, points: int, length: float = 1.0, start: float = 0.0, unit: str = "1") -> Axis:
+    """Centres of equal cells that fill an interval, by default the unit interval."""
+    return Axis(name, points, length=length, origin=start + length / points / 2, cells=True, unit=unit)

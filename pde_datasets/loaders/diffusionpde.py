@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from constraints.grid import Axis, Grid
+from constraints import Axis, Grid
 from pde_datasets.fields import Fields
 from pde_datasets.lazy import Lazy
-from pde_datasets.loaders.coordinates import unit_cells
-from pde_datasets.loaders.mat import lazy_mat
-from pde_datasets.loaders.mat_shapes import shapes
-from pde_datasets.loaders.npy import mapped
+from pde_datasets.loaders.coordinates import filled
+from pde_datasets.loaders.files import shapes_of
+from pde_datasets.loaders.mat import lazy_mat, shapes
+from pde_datasets.loaders.npy import is_npy, mapped
 from pde_datasets.loaders.parts import FIRST, Part, assembled
 
 _PAIRS: tuple[tuple[tuple[str, ...], tuple[str, ...], str, str], ...] = (
@@ -83,8 +82,11 @@ def _merged(folder: Path) -> list[Path]:
 
 def _is_pair(path: Path) -> bool:
     """Whether a file is an array (x, y, 2) whose first values are the scaled 12 or 3; the first row is asked first."""
-    array = mapped(path)
-    if array is None or array.ndim != 3 or array.shape[2] != 2 or array.size == 0 or array.dtype.kind != "f":
+    try:
+        array = mapped(path) if is_npy(path) else np.empty(0)
+    except ValueError:
+        return False
+    if array.ndim != 3 or array.shape[2] != 2 or array.size == 0 or array.dtype.kind != "f":
         return False
     return all(bool(np.all(np.abs(np.abs(values) - _CLASS) < 1e-6)) for values in (array[0, :, 0], array[..., 0]))
 
@@ -104,16 +106,15 @@ def load(path: Path) -> Fields:
     values, kind = lazy_mat(path), _kind(found)
     names = ("input", "output") if kind == -1 else () if kind is None else _PAIRS[kind][0]
     if kind is None or not set(names) <= set(values):
-        got = ", ".join(f"{name} {shape}" for name, shape in found.items())
-        raise ValueError(f"{path.name}: diffusionpde expects a pair of arrays of numbers of one of its sets; got {got}.")
+        raise ValueError(f"{path.name}: diffusionpde expects a pair of arrays of numbers of one of its sets; got {shapes_of(values)}.")
     if kind == -1:
         return _burgers(path, values)
     arrays, channels, equation, where = _PAIRS[kind]
     if where == "cells" and {found.get(name, ()) for name in _LOGNORMAL[0]} == {found[arrays[0]]}:
         arrays, channels = arrays + _LOGNORMAL[0], channels + _LOGNORMAL[1]
     samples, *points = values[arrays[0]].shape
-    axes = [unit_cells(n, p) if where == "cells" else Axis(n, p, length=1.0) for n, p in zip(("x", "y"), points, strict=True)]
-    u = assembled(path, [Part((name,), (0, 2, 3)) for name in arrays], (samples, len(arrays), *points), arrays=lambda: nullcontext(values))
+    axes = [filled(n, p) if where == "cells" else Axis(n, p, length=1.0) for n, p in zip(("x", "y"), points, strict=True)]
+    u = assembled(path, [Part((name,), (0, 2, 3)) for name in arrays], (samples, len(arrays), *points), arrays=values)
     return _fields(path, u, Grid(*axes), channels, equation, _NOTES[where], _EDGES if where == "nodes" else ())
 
 
@@ -132,7 +133,7 @@ def _burgers(path: Path, values: dict[str, Lazy]) -> Fields:
     begins = torch.equal(values["input"][0], values["output"][0, 0])
     parts = [Part(("output",), (0, 2, 3))] if begins else [Part(("input",), (0, 3)), Part(("output",), (0, 2, 3))]
     count = times if begins else times + 1
-    u = assembled(path, parts, (samples, 1, count, points), along=FIRST, arrays=lambda: nullcontext(values))
+    u = assembled(path, parts, (samples, 1, count, points), along=FIRST, arrays=values)
     grid = Grid(Axis("time", count, length=1.0), Axis("x", points, length=1.0, periodic=True))
     notes = "Periodic on [0, 1), times from 0 to 1, neither stored. " + (
         "The first time is the initial state." if begins else "The initial state, stored apart, is the first time."
@@ -145,20 +146,20 @@ def _scaled(path: Path) -> Fields:
     files = {entry.name: entry for entry in (_merged(path) if path.is_dir() else [path])}
     first = mapped(next(iter(files.values()))) if files else None
     if first is None or first.ndim != 3 or first.shape[2] != 2:
-        raise ValueError(f"{path.name}: diffusionpde expects arrays (x, y, 2) in {path.name}; there are none, or a file is damaged.")
+        raise ValueError(f"{path.name}: diffusionpde expects arrays (x, y, 2), merge_0.npy, ..; there are none.")
 
     def read(box: tuple[slice, ...]) -> NDArray[Any]:
         samples = []
         for entry in list(files.values())[box[0]]:
             array = mapped(entry)
-            if array is None or array.shape != first.shape:
-                raise ValueError(f"{path.name}: expects an array {first.shape} in {entry.name}; it is damaged or of another kind.")
+            if array.shape != first.shape:
+                raise ValueError(f"{path.name}: diffusionpde expects an array {first.shape} in {entry.name}; got {array.shape}.")
             pair = np.moveaxis(np.asarray(array, dtype=np.float64), -1, 0)[box[1:]]
             scale, shift = (np.asarray(numbers)[box[1]][:, None, None] for numbers in (_SCALE, _SHIFT))
             samples.append((pair - shift) / scale)
-        return np.stack(samples) if samples else np.empty((0, 2, *first.shape[:2]))[:, *box[1:]]
+        return np.stack(samples)
 
     nx, ny, _ = first.shape
     u = Lazy(read, (len(files), 2, nx, ny), torch.float64, path.name)
     notes = "Scaled pairs, turned back to physical values. " + _NOTES["cells"]
-    return _fields(path, u, Grid(unit_cells("x", nx), unit_cells("y", ny)), ("coefficient", "pressure"), _PAIRS[0][2], notes)
+    return _fields(path, u, Grid(filled("x", nx), filled("y", ny)), ("coefficient", "pressure"), _PAIRS[0][2], notes)

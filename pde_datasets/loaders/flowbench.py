@@ -16,7 +16,6 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from constraints.grid import Axis, Grid
+from constraints import Grid
 from pde_datasets.fields import Fields, join
 from pde_datasets.lazy import Lazy
-from pde_datasets.loaders.coordinates import counted
-from pde_datasets.loaders.npz import Member, is_npz, members
+from pde_datasets.loaders.coordinates import counted, filled
+from pde_datasets.loaders.files import shapes_of
+from pde_datasets.loaders.npy import Member, is_npz, members
 from pde_datasets.loaders.parts import FIRST, Part, assembled
 from pde_datasets.loaders.views import View
 
@@ -89,8 +89,7 @@ def _inputs(folder: Path) -> list[Path]:
 def _data(path: Path) -> Member:
     found = members(path)
     if set(found) != {"data"} or found["data"].dtype.kind not in "buif" or len(found["data"].shape) not in (4, 5):
-        shown = ", ".join(f"{name} {member.shape}" for name, member in found.items())
-        raise ValueError(f"{path.name}: flowbench expects an array data with four or five axes; got {shown}.")
+        raise ValueError(f"{path.name}: flowbench expects an array data with four or five axes; got {shapes_of(found)}.")
     return found["data"]
 
 
@@ -149,9 +148,7 @@ def _flows(path: Path, data: Sequence[Member]) -> Fields:
         )
     frames = [m.shape[1] for m in data]
     time = counted("time", sum(frames))
-    axes = []
-    for (name, (low, high)), n in zip(_WINDOW.items(), space, strict=True):
-        axes.append(Axis(name, n, length=high - low, origin=low + (high - low) / n / 2, cells=True))
+    axes = [filled(name, n, high - low, low) for (name, (low, high)), n in zip(_WINDOW.items(), space, strict=True)]
     notes = ["Times are not stored: the axis counts frames. The window, x from 4 to 20 and y from 6 to 10, is that of the authors' script."]
     if len(data) == 2:
         notes.append(
@@ -165,7 +162,7 @@ def _flows(path: Path, data: Sequence[Member]) -> Fields:
             [Part((name,), (0, 2, 1, 3, 4)) for name in names],
             (samples, channels, sum(frames), *space),
             along=FIRST,
-            arrays=lambda: nullcontext(dict(zip(names, data, strict=True))),
+            arrays=dict(zip(names, data, strict=True)),
         ),
         Grid(time, *axes),
         ("u", "v", "p"),
@@ -216,14 +213,9 @@ def _cavities(path: Path, inputs: Member, outputs: Member) -> Fields:
             path,
             [Part((name,), (0, *reverse)) for name in values],
             (samples, len(values), *space[::-1]),
-            arrays=lambda: nullcontext(values),
+            arrays=values,
         ),
-        Grid(
-            *(
-                Axis(name, n, length=_CAVITY, origin=_CAVITY / n / 2, cells=True)
-                for name, n in zip(("x", "y", "z"), space[::-1], strict=False)
-            )
-        ),
+        Grid(*(filled(name, n, _CAVITY) for name, n in zip(("x", "y", "z"), space[::-1], strict=False))),
         tuple(values),
         notes,
         parameters,

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pde_datasets.loaders.files import damaged, first_bytes
 from pde_datasets.loaders.limits import check_shape
 
 _HEAD = 4096
@@ -52,20 +53,17 @@ def find(folder: Path, name: str) -> Path | None:
 
 def header(path: Path) -> dict[str, str]:
     """The entries of the header of a file, and its `dimensions` if they follow; empty if it is not of OpenFOAM."""
-    if not path.is_file():
-        return {}
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
+    start = first_bytes(path, _HEAD)
     if path.suffix == ".gz":
         try:  # without the sum at the end of a short file: damage is told when the file is read
-            head = zlib.decompressobj(wbits=31).decompress(head[:-8], _HEAD)
+            start = zlib.decompressobj(wbits=31).decompress(start[:-8], _HEAD)
         except zlib.error:
             return {}
-    found = _HEADER.search(head)
+    found = _HEADER.search(start)
     if found is None:
         return {}
     entries = {k.decode(): v.decode("latin-1").strip().strip('"') for k, v in re.findall(rb'(\w+)\s+("[^"]*"|[^;]*);', found[1])}
-    dimensions = re.search(rb"dimensions\s*\[([^\]]*)\]", head[found.end() :])
+    dimensions = re.search(rb"dimensions\s*\[([^\]]*)\]", start[found.end() :])
     return entries | ({} if dimensions is None else {"dimensions": dimensions[1].decode("latin-1")})
 
 
@@ -261,7 +259,7 @@ def _content(path: Path) -> bytes:
         with gzip.open(path) as unpacked:
             data = unpacked.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: openfoam expects a whole gzip archive; this one is truncated or damaged ({error}).") from error
+        raise damaged(f"{path}: openfoam", "a whole gzip archive", error) from error
     if len(data) != size:
         raise ValueError(f"{path}: openfoam expects a gzip archive of {size} bytes, as its end says; it holds others. Unpack it first.")
     return data

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from pde_datasets.loaders.files import first_bytes, listed, shapes_of
 
 _MAGIC = (
     (b"\x89PNG", "a PNG image"),
@@ -18,9 +18,6 @@ _MAGIC = (
     (b"\x1f\x8b", "a gzip archive: unpack it first"),
     (b"\x80", "a Python pickle, which can run code and is never opened: write its tensors with torch.save"),
 )
-
-_SHOWN = 8
-"""Names listed."""
 
 
 def check_there(path: Path) -> None:
@@ -49,9 +46,7 @@ def check_safe(path: Path) -> None:
     Raises:
         ValueError: it would.
     """
-    with suppress(IsADirectoryError), path.open("rb") as file:
-        if b"\x89HDF" not in file.read(4100):
-            return
+    if b"\x89HDF" in first_bytes(path, 4100):
         from pde_datasets.loaders.hdf5 import survive
 
         survive(path)
@@ -65,32 +60,20 @@ def describe(path: Path) -> str:
     """
     from pde_datasets.loaders.hdf5 import is_hdf5, tree
     from pde_datasets.loaders.mat import is_mat, read_mat
-    from pde_datasets.loaders.pt import content, is_pt
+    from pde_datasets.loaders.pt import glimpse, is_pt
 
     if path.is_dir():
-        return f"the folder '{path}' with {_list(sorted(entry.name for entry in path.iterdir()))}. Name a file inside it, if that is meant"
+        return f"the folder '{path}' with {listed(sorted(entry.name for entry in path.iterdir()))}. Name a file inside it, if that is meant"
     if is_mat(path):
-        return f"a MATLAB file with {_shapes(read_mat(path))}"
+        return f"a MATLAB file with {shapes_of(read_mat(path))}"
     if is_hdf5(path):
-        return f"an HDF5 file laid out otherwise, with {_list(f'{name} {shape}' for name, shape in tree(path).items())}"
+        return f"an HDF5 file laid out otherwise, with {listed(f'{name} {shape}' for name, shape in tree(path).items())}"
     if is_pt(path):
-        data = content(path)
-        return f"a .pt file with {_shapes(data)}" if isinstance(data, Mapping) else f"a .pt file with a {type(data).__name__}"
-    with path.open("rb") as file:
-        head = file.read(512)
+        data = glimpse(path)
+        return f"a .pt file with {shapes_of(data)}" if isinstance(data, Mapping) else f"a .pt file with a {type(data).__name__}"
+    start = first_bytes(path, 512)
     for magic, what in _MAGIC:
-        if head.startswith(magic):
+        if start.startswith(magic):
             return what
-    printable = sum(byte in b"\t\n\r" or 32 <= byte < 127 or byte >= 128 for byte in head) / len(head)
-    return "a text file" if printable == 1.0 else f"a file that begins with the bytes {head[:8].hex(' ')}"
-
-
-def _shapes(arrays: Mapping[Any, Any]) -> str:
-    return _list(f"{name} {tuple(value.shape)}" if hasattr(value, "shape") else str(name) for name, value in arrays.items())
-
-
-def _list(names: Iterable[str]) -> str:
-    """Names, the first few of them."""
-    every = list(names)
-    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
-    return (", ".join(every[:_SHOWN]) + more) or "nothing in it"
+    printable = all(byte in b"\t\n\r" or 32 <= byte < 127 or byte >= 128 for byte in start)
+    return "a text file" if printable else f"a file that begins with the bytes {start[:8].hex(' ')}"

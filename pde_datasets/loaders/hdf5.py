@@ -6,24 +6,22 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import torch
 
-from pde_datasets.lazy import Lazy
+from pde_datasets.loaders.files import damaged, first_bytes
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _OFFSETS = (0, 512, 1024, 2048, 4096)
 """Where a superblock may begin: at the start, or after a user block of a power of two (the MATLAB 7.3 header is one of 512 bytes)."""
 
-
 _PATIENCE = (5, 60)
-"""Seconds in which a small file, and another, is read through."""
+"""Seconds of work in which a small file, and another, is read through; waiting for a disk or a busy machine does not count."""
 
 _SMALL = 1 << 24
 """Bytes of a file whose values are read through as well."""
@@ -31,11 +29,20 @@ _SMALL = 1 << 24
 
 def is_hdf5(path: Path) -> bool:
     """Whether a file has the HDF5 signature; h5py's own test says no to one that has it but is cut short."""
-    if path.is_dir():
+    start = first_bytes(path, _OFFSETS[-1] + len(_SIGNATURE))
+    return any(start[offset:].startswith(_SIGNATURE) for offset in _OFFSETS)
+
+
+def holds(path: Path, what: Callable[[h5py.File], Any]) -> bool:
+    """Whether a file is HDF5 and something is true of what is in it.
+
+    Raises:
+        ValueError: the file is cut short or damaged.
+    """
+    if not is_hdf5(path):
         return False
-    with path.open("rb") as file:
-        head = file.read(_OFFSETS[-1] + len(_SIGNATURE))
-    return any(head[offset:].startswith(_SIGNATURE) for offset in _OFFSETS)
+    with opened(path) as file:
+        return bool(what(file))
 
 
 def survive(path: Path) -> None:
@@ -45,7 +52,7 @@ def survive(path: Path) -> None:
     a fork, which shares what is loaded already and costs milliseconds; where there is none (not on Linux) the check is left out.
 
     Raises:
-        ValueError: reading ended the process, or did not end in time, or names in the file are not text.
+        ValueError: reading ended the process, or did not end, or names in the file are not text.
     """
     if sys.platform != "linux":
         return
@@ -53,14 +60,14 @@ def survive(path: Path) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)  # the child calls nothing but HDF5, whose lock h5py resets after a fork
         child = os.fork()
     if child == 0:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(_PATIENCE[path.stat().st_size > _SMALL])
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, _PATIENCE[path.stat().st_size > _SMALL])
         with suppress(BaseException):  # whatever can be caught, this process will meet and report itself
             os._exit(0 if _read_through(path) else 1)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        what = "does not end" if os.WTERMSIG(status) == signal.SIGALRM else "ends the HDF5 library"
+        what = "does not end" if os.WTERMSIG(status) == signal.SIGPROF else "ends the HDF5 library"
         raise ValueError(f"{path.name}: expects a whole HDF5 file; this one is damaged (reading it {what}). Fetch it again.")
     if os.WEXITSTATUS(status):
         raise ValueError(f"{path.name}: expects an HDF5 file whose names are text; this one is damaged. Fetch it again.")
@@ -102,8 +109,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r") as file:
             yield file
     except (OSError, RuntimeError, KeyError) as error:  # h5py raises any of them where bytes are damaged
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path.name}: expects a whole HDF5 file; this one is truncated or damaged ({reason}). Fetch it again.") from error
+        raise damaged(f"{path.name}:", "a whole HDF5 file", error) from error
 
 
 def plain(value: Any) -> Any:
@@ -128,40 +134,3 @@ def tree(path: Path) -> dict[str, tuple[int, ...]]:
     with opened(path) as file:
         file.visititems(visit)
     return found
-
-
-def stacked(path: Path, names: Sequence[str], order: Sequence[int] | None = None) -> Lazy:
-    """Datasets of one shape as the channels of fields (N, C, *N), left in the file until they are indexed.
-
-    Arguments:
-        path: the file.
-        names: one dataset a channel.
-        order: which axis of a dataset is each of (N, *N); as they are by default.
-
-    Returns:
-        Fields in the float type of the first dataset, float64 for integers.
-
-    Raises:
-        ValueError: datasets of different shapes, or no numbers.
-    """
-    with opened(path) as file:
-        entries = [file[name] for name in names]
-        shapes = {tuple(entry.shape) for entry in entries}
-        if len(shapes) != 1 or any(entry.dtype.kind not in "buif" for entry in entries):
-            raise ValueError(
-                f"{path.name}: expects numbers of one shape in {', '.join(names)}; got {', '.join(str(e.shape) for e in entries)}. "
-                "The file is damaged or of another layout."
-            )
-        (shape,) = shapes
-        dtype = torch.float32 if entries[0].dtype.itemsize <= 4 and entries[0].dtype.kind == "f" else torch.float64
-    axes = tuple(range(len(shape))) if order is None else tuple(order)
-
-    def read(box: tuple[slice, ...]) -> Any:
-        wanted: list[slice] = [slice(None)] * len(shape)
-        for axis, part in zip(axes, (box[0], *box[2:]), strict=True):
-            wanted[axis] = part
-        with opened(path) as file:
-            return np.stack([np.asarray(file[name][tuple(wanted)]).transpose(axes) for name in names[box[1]]], axis=1)
-
-    samples, *rest = (shape[axis] for axis in axes)
-    return Lazy(read, (samples, len(names), *rest), dtype, path.name)

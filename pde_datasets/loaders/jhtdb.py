@@ -13,12 +13,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import h5py
-
-from constraints.grid import Axis, Grid
+from constraints import Axis, Grid
 from pde_datasets.fields import Fields
-from pde_datasets.loaders.coordinates import coordinates, stored
-from pde_datasets.loaders.hdf5 import is_hdf5, opened, plain
+from pde_datasets.loaders.coordinates import stored_axis
+from pde_datasets.loaders.hdf5 import holds, opened, plain
 from pde_datasets.loaders.parts import Part, assembled
 
 _NAME = re.compile(r"(velocity|pressure|magneticfield|vectorpotential|density|temperature)_(\d{4,})", re.IGNORECASE)
@@ -27,10 +25,7 @@ _VECTORS = {"velocity": "uvw", "magneticfield": "xyz", "vectorpotential": "xyz"}
 
 def recognises(path: Path) -> bool:
     """Whether a file is HDF5 with coordinates `xcoor` and fields named after their variable and time."""
-    if not is_hdf5(path):
-        return False
-    with opened(path) as file:
-        return "xcoor" in file and any(_NAME.fullmatch(str(name)) for name in file)
+    return holds(path, lambda file: "xcoor" in file and any(_NAME.fullmatch(str(name)) for name in file))
 
 
 def load(path: Path) -> Fields:
@@ -43,7 +38,7 @@ def load(path: Path) -> Fields:
         ValueError: a truncated file, variables at different times, or arrays that do not fit the coordinates.
     """
     with opened(path) as file:
-        axes = [_axis(path, file, name) for name in "xyz"]
+        axes = [stored_axis(path, file, f"{name}coor", name) for name in "xyz"]
         found: dict[str, dict[int, str]] = {}
         for name in file:
             match = _NAME.fullmatch(str(name))
@@ -54,9 +49,8 @@ def load(path: Path) -> Fields:
             raise ValueError(
                 f"{path.name}: jhtdb expects all variables at the same times; got { {k: sorted(v) for k, v in found.items()} }."
             )
-        about = {
-            key: value for key, value in ((key, plain(value)) for key, value in file.attrs.items()) if isinstance(value, (int, float, str))
-        }
+        attributes = {key: plain(value) for key, value in file.attrs.items()}
+    about = {key: value for key, value in attributes.items() if isinstance(value, (int, float, str))}
     order = sorted(found, key=lambda name: (name not in _VECTORS, name != "velocity", name))
     parts, channels = [], []
     first = 2 if len(frames) == 1 else 3
@@ -88,7 +82,3 @@ def _components(variable: str) -> list[str]:
     """Channels of a variable."""
     tails = _VECTORS.get(variable)
     return [variable] if tails is None else [tail if variable == "velocity" else f"{variable}_{tail}" for tail in tails]
-
-
-def _axis(path: Path, file: h5py.File, name: str) -> Axis:
-    return Axis.at(name, coordinates(path, f"{name}coor", stored(path, file, f"{name}coor")).tolist())

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
-RATIO = 1032
+from pde_datasets.loaders.files import damaged
+
+_RATIO = 1032
 """Largest ratio of unpacked to packed bytes that the deflate format reaches (RFC 1951: 258 bytes of a run in two bits)."""
 
 
@@ -36,7 +38,7 @@ def check_shape(name: str, shape: Sequence[int], itemsize: int, *, stored: int |
     if any(n < 0 for n in shape):
         raise ValueError(f"{name}: expects sizes that are not negative; got shape {tuple(shape)}. The file is damaged.")
     size = math.prod(int(n) for n in shape) * itemsize
-    if stored is not None and size > RATIO * max(stored, 1) + 4096:
+    if stored is not None and size > _RATIO * max(stored, 1) + 4096:
         raise ValueError(f"{name}: claims {size} bytes in {stored} stored ones, more than they can hold. The file is damaged or hostile.")
     if size > memory():
         raise ValueError(
@@ -54,7 +56,5 @@ def check_archive(path: Path) -> None:
         with ZipFile(path) as archive:
             members = archive.infolist()
     except (BadZipFile, OSError, ValueError) as error:
-        raise ValueError(
-            f"{path.name}: expects a whole zip archive; this one is truncated or damaged ({error}). Fetch it again."
-        ) from error
+        raise damaged(f"{path.name}:", "a whole zip archive", error) from error
     check_shape(path.name, (sum(member.file_size for member in members),), 1, stored=path.stat().st_size)

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", _INT32: "i4", _UINT32: "u4", 7: "
 _CLASS = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 """Classes of matrices that are arrays of numbers; logical arrays are `u1`."""
 _COMPLEX = 1 << 11
+_BEGINNING = 512
+"""Bytes of a matrix that hold its heading: flags, dimensions and name come first."""
 
 
 class _Element(NamedTuple):
@@ -95,29 +98,69 @@ def _numbers(element: _Element, order: str) -> NDArray[Any]:
     return np.frombuffer(element.payload, dtype)
 
 
-def _matrix(view: memoryview, order: str) -> dict[str, NDArray[Any]]:
-    """The array in a matrix element with its name; nothing if it is not one of numbers."""
+class _Heading(NamedTuple):
+    """What stands before the numbers of a matrix."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    parts: int
+    """Two of complex numbers, else one."""
+    stop: int
+    """Where the numbers begin."""
+
+
+def _heading(view: memoryview, order: str) -> _Heading | None:
+    """The flags, dimensions and name of a matrix element; None if it is not one of numbers."""
     if not len(view):
-        return {}
+        return None
     flags = _element(view, 0, order)
     words = _numbers(flags, order)
     if flags.kind != _UINT32 or len(words) != 2:
         raise ValueError("an array without flags")
     dtype = _CLASS.get(int(words[0]) & 0xFF)
     if dtype is None:
-        return {}
+        return None
     dimensions = _element(view, flags.stop, order)
     name = _element(view, dimensions.stop, order)
     shape = tuple(int(n) for n in _numbers(dimensions, order))
     label = bytes(name.payload).decode("latin-1")
     if dimensions.kind != _INT32 or len(shape) < 2 or min(shape) < 0:
         raise ValueError(f"array {label!r} has the dimensions {shape}")
-    parts, position = [], name.stop
-    for _ in range(2 if int(words[0]) & _COMPLEX else 1):
+    return _Heading(label, shape, dtype, 2 if int(words[0]) & _COMPLEX else 1, name.stop)
+
+
+def _matrix(view: memoryview, order: str) -> dict[str, NDArray[Any]]:
+    """The array in a matrix element with its name; nothing if it is not one of numbers."""
+    heading = _heading(view, order)
+    if heading is None:
+        return {}
+    parts, position = [], heading.stop
+    for _ in range(heading.parts):
         part = _element(view, position, order)
         values = _numbers(part, order)
-        if len(values) != math.prod(shape):
-            raise ValueError(f"array {label!r} of shape {shape} has {len(values)} values")
-        parts.append(values.astype(dtype).reshape(shape, order="F"))
+        if len(values) != math.prod(heading.shape):
+            raise ValueError(f"array {heading.name!r} of shape {heading.shape} has {len(values)} values")
+        parts.append(values.astype(heading.dtype).reshape(heading.shape, order="F"))
         position = part.stop
-    return {label: parts[0] if len(parts) == 1 else parts[0] + 1j * parts[1]}
+    return {heading.name: parts[0] if len(parts) == 1 else parts[0] + 1j * parts[1]}
+
+
+def read_shapes(file: BinaryIO) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the arrays of numbers in a file, from their headings alone; those that are damaged are passed over."""
+    order = {b"IM": "<", b"MI": ">"}.get(file.read(_HEADER)[-2:])
+    found: dict[str, tuple[int, ...]] = {}
+    while order is not None:
+        tag = np.frombuffer(file.read(8), np.uint8)
+        if len(tag) < 8:
+            break
+        kind, size = (int(word) for word in tag.view(order + "u4"))
+        start = file.tell()
+        data = file.read(min(size, _BEGINNING))
+        file.seek(start + (size if kind == _COMPRESSED else -(-size // 8) * 8))
+        if kind not in (_COMPRESSED, _MATRIX):
+            break
+        with suppress(zlib.error, ValueError):
+            heading = _heading(memoryview(zlib.decompressobj().decompress(data, _BEGINNING)[8:] if kind == _COMPRESSED else data), order)
+            found |= {} if heading is None else {heading.name: heading.shape}
+    return found

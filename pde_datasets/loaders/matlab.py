@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from constraints.grid import Axis, Grid
+from constraints import Axis, Grid
 from pde_datasets.fields import Fields
+from pde_datasets.loaders.files import shapes_of
 from pde_datasets.loaders.mat import is_mat, read_mat
 from pde_datasets.loaders.points import layout
 from pde_datasets.loaders.seam import space_axis
@@ -71,7 +72,7 @@ def _space_time(path: Path, arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[An
     """Coordinates (X,), times (T,) and the field (T, X)."""
     field = next((name for name in _FIELD if name in arrays), None)
     when = next((name for name in _TIME if name in arrays), None)
-    got = ", ".join(f"{name} {value.shape}" for name, value in arrays.items()) or "no numeric array"
+    got = shapes_of(arrays, "no numeric array")
     if field is None or when is None or "x" not in arrays:
         raise ValueError(f"{path.name}: matlab expects x, {'|'.join(_TIME)} and {'|'.join(_FIELD)}; got {got}. Rename the arrays.")
     u, axes = arrays[field], []
@@ -104,10 +105,10 @@ def _scattered(path: Path, arrays: dict[str, NDArray[Any]]) -> Fields:
     count = arrays["x"].size
     space = [name for name in ("x", "y", "z") if name in arrays and arrays[name].size == count == max(arrays[name].shape)]
     channels = tuple(n for n, v in arrays.items() if n not in space and v.size == count == max(v.shape) and v.dtype.kind in "buif")
-    got = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
     if not {"x", "y"} <= set(space) or not channels or count < 2:
         raise ValueError(
-            f"{path.name}: matlab expects x, y and values at these points, vectors of one length; got {got}. Rename the arrays."
+            f"{path.name}: matlab expects x, y and values at these points, vectors of one length; got {shapes_of(arrays)}. "
+            "Rename the arrays."
         )
     try:
         place = layout(space, np.stack([arrays[name].ravel().astype(np.float64) for name in space], axis=1))

@@ -26,7 +26,8 @@ import numpy as np
 from pde_datasets.fields import Fields, join
 from pde_datasets.loaders.cf import fields_of
 from pde_datasets.loaders.cf_data import Dataset, Variable
-from pde_datasets.loaders.hdf5 import is_hdf5, opened, plain
+from pde_datasets.loaders.files import damaged, first_bytes
+from pde_datasets.loaders.hdf5 import holds, plain
 
 _CLASSIC = (b"CDF\x01", b"CDF\x02")
 _WIDE = b"CDF\x05"
@@ -38,22 +39,17 @@ def recognises(path: Path) -> bool:
     """Whether a file is classic netCDF or HDF5 with dimension scales, or a folder a zarr group or runs of SpeedyWeather."""
     if path.is_dir():
         return _is_zarr(path) or any(path.glob(_RUNS))
-    with path.open("rb") as file:
-        magic = file.read(4)
-    return magic in (*_CLASSIC, _WIDE) or (is_hdf5(path) and _has_scales(path))
+    return first_bytes(path, 4) in (*_CLASSIC, _WIDE) or holds(path, _has_scales)
 
 
 def _is_zarr(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _ZARR)
 
 
-def _has_scales(path: Path) -> bool:
+def _has_scales(file: h5py.File) -> bool:
     """Whether an HDF5 file has a dimension scale at its root, as every netCDF-4 file does."""
-    with opened(path) as file:
-        return any(
-            isinstance(entry, h5py.Dataset) and plain(entry.attrs.get("CLASS", "")) == "DIMENSION_SCALE"
-            for entry in (file.get(name) for name in file)
-        )
+    entries = (file.get(name) for name in file)
+    return any(isinstance(entry, h5py.Dataset) and plain(entry.attrs.get("CLASS", "")) == "DIMENSION_SCALE" for entry in entries)
 
 
 def load(path: Path) -> Fields:
@@ -71,16 +67,10 @@ def load(path: Path) -> Fields:
         fields = join([load(run) for run in runs])
         names = " ".join(run.parent.relative_to(path).as_posix() for run in runs)
         return replace(fields, attributes={**fields.attributes, "path": path.name, "runs": names})
-    if path.is_file():
-        with path.open("rb") as file:
-            magic = file.read(4)
-        if magic == _WIDE:
-            raise ValueError(
-                f"{path.name}: netcdf reads classic files of offsets up to 64 bits; this one is CDF-5. Convert it: nccopy -k nc4."
-            )
-        if magic in _CLASSIC:
-            return fields_of(_classic(path))
-    return fields_of(_by_xarray(path))
+    magic = first_bytes(path, 4)
+    if magic == _WIDE:
+        raise ValueError(f"{path.name}: netcdf expects classic files of offsets up to 64 bits; got CDF-5. Convert it: nccopy -k nc4.")
+    return fields_of(_classic(path) if magic in _CLASSIC else _by_xarray(path))
 
 
 def _classic(path: Path) -> Dataset:
@@ -96,10 +86,10 @@ def _classic(path: Path) -> Dataset:
             del file
         except Exception as error:  # scipy checks nothing of what it reads, and stumbles in as many ways as bytes can be damaged
             traceback.clear_frames(error.__traceback__)
-            raise _damaged(path, error) from error
+            raise damaged(f"{path.name}: netcdf", "a whole file", error) from error
     variables = {name: Variable(dims, tuple(arrays[name].shape), arrays[name].dtype, told) for name, (dims, told) in described.items()}
     if any(len(variable.dims) != len(variable.shape) for variable in variables.values()):
-        raise _damaged(path, "variables of another shape than their dimensions")
+        raise damaged(f"{path.name}: netcdf", "a whole file", "variables of another shape than their dimensions")
     return Dataset(path, variables, attributes, lambda: nullcontext(arrays))
 
 
@@ -163,7 +153,7 @@ class _Store:
         except Exception as error:  # xarray, zarr and their codecs raise whatever damaged bytes lead to
             if str(error).startswith(self.path.name):
                 raise
-            raise _damaged(self.path, error) from error
+            raise damaged(f"{self.path.name}: netcdf", "a whole file", error) from error
 
 
 def _xarray(path: Path) -> Any:
@@ -174,13 +164,10 @@ def _xarray(path: Path) -> Any:
         xarray, _ = (import_module(name) for name in needed)
     except ImportError as error:
         what = "a zarr store" if zarr else "netCDF 4"
-        raise ValueError(f"{path.name} is {what}, which {' and '.join(needed)} read. Install them: pip install pcfm[netcdf].") from error
+        raise ValueError(
+            f"{path.name}: netcdf expects {' and '.join(needed)} for {what}; not all are installed. Run pip install pcfm[netcdf]."
+        ) from error
     engine = {"engine": "zarr"} if zarr else {"engine": "h5netcdf", "phony_dims": "access"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on stores without consolidated metadata, and on attributes of other conventions
         return xarray.open_dataset(path, decode_cf=False, **engine)
-
-
-def _damaged(path: Path, reason: object) -> ValueError:
-    text = " ".join(str(reason).split())[:160] or type(reason).__name__
-    return ValueError(f"{path.name}: netcdf expects a whole file; this one is truncated or damaged ({text}). Fetch it again.")

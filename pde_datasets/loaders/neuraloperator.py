@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from constraints.grid import Axis, Grid
+from constraints import Axis, Grid
 from pde_datasets.fields import Fields
-from pde_datasets.loaders.pt import content, is_pt
+from pde_datasets.loaders.pt import content, glimpse, is_pt
 
 _TIMES = 101
 """Times of the published Burgers trajectories, 0.01 apart."""
@@ -31,7 +31,7 @@ def recognises(path: Path) -> bool:
     """Whether a file is a dictionary of tensors with `x` and `y`, and no triangles that make them coordinates (`pina`)."""
     if not is_pt(path):
         return False
-    data = content(path)
+    data = glimpse(path)
     return isinstance(data, dict) and {"x", "y"} <= set(data) and "triang" not in data
 
 

@@ -64,7 +64,9 @@ class Case:
         """
         if not folder.is_dir():
             case = next((above for above in folder.parents if find(above / _MESH, "owner")), folder.parent)
-            raise ValueError(f"{folder.name}: is one file of an OpenFOAM case. Open the folder of the case, '{case}'.")
+            raise ValueError(
+                f"{folder.name}: openfoam expects a folder; got one file of an OpenFOAM case. Open the folder of the case, '{case}'."
+            )
         owner, neighbour = (_one_list(folder, name) for name in ("owner", "neighbour"))
         patches = {}
         for name, entry in _file(folder, "boundary").patches().items():
@@ -216,7 +218,7 @@ def load(path: Path) -> Fields:
 
     geometry = case.geometry()
     single = all(Foam.read(stored[-1][name][0]).scalar.itemsize == 4 for name in names)
-    axis = time_axis(case.times)
+    axis = _time_axis(case.times)
     shape = (1, len(channels), *((len(stored),) if axis else ()), case.cells)
     others = sorted({name for times in stored for name in times} - set(names))
     notes = [f"Values at cell centres of a mesh of {case.cells} cells and {len(case.owner)} faces.", _place(geometry)]
@@ -238,7 +240,7 @@ def load(path: Path) -> Fields:
     )
 
 
-def time_axis(times: tuple[tuple[float, Path], ...]) -> Axis | None:
+def _time_axis(times: tuple[tuple[float, Path], ...]) -> Axis | None:
     """The axis of several times, None of one."""
     return Axis.at("time", [when for when, _ in times], unit="s") if len(times) > 1 else None
 

@@ -6,16 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from pde_datasets.fields import Fields
-from pde_datasets.loaders.hdf5 import is_hdf5, opened, plain
-from pde_datasets.store import read
+from pde_datasets.loaders.hdf5 import holds, plain
+from pde_datasets.store import FORMAT, read
 
 
 def recognises(path: Path) -> bool:
     """Whether a file is HDF5 with the root attribute `format` = `pcfm-fields`."""
-    if not is_hdf5(path):
-        return False
-    with opened(path) as file:
-        return bool(plain(file.attrs.get("format", "")) == "pcfm-fields")
+    return holds(path, lambda file: plain(file.attrs.get("format", "")) == FORMAT)
 
 
 def load(path: Path) -> Fields:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,9 @@ class Part:
         return found if self.stack is None else {**found, self.stack: len(self.names)}
 
 
-def assembled(path: Path, parts: Sequence[Part], shape: Sequence[int], *, along: int = CHANNEL, arrays: Arrays | None = None) -> Lazy:
+def assembled(
+    path: Path, parts: Sequence[Part], shape: Sequence[int], *, along: int = CHANNEL, arrays: Arrays | Mapping[str, Any] | None = None
+) -> Lazy:
     """Fields made of parts that follow each other, left in the file until they are indexed.
 
     Arguments:
@@ -60,7 +62,7 @@ def assembled(path: Path, parts: Sequence[Part], shape: Sequence[int], *, along:
         parts: what it holds; one that says nothing of `along` counts once there.
         shape: of the fields, (N, C, *N).
         along: the axis of the fields along which the parts follow each other.
-        arrays: opens the arrays; those of an HDF5 file by default.
+        arrays: the arrays, or what opens them; those of an HDF5 file by default.
 
     Returns:
         Fields of float32 where nothing longer is stored, else float64.
@@ -70,7 +72,7 @@ def assembled(path: Path, parts: Sequence[Part], shape: Sequence[int], *, along:
     """
     if 0 in shape:
         raise ValueError(f"{path.name}: expects at least one sample, channel and point; got fields of shape {tuple(shape)}.")
-    source: Arrays = arrays if arrays is not None else lambda: opened(path)
+    source = _source(path, arrays)
     single, extents, stored = True, [], []
     with source() as file:
         for part in parts:
@@ -98,14 +100,19 @@ def assembled(path: Path, parts: Sequence[Part], shape: Sequence[int], *, along:
                 here = _within(box[along], start, start + extent)
                 if here is not None:
                     pieces.append(_read(path, file, part, kept, (*box[:along], here, *box[along + 1 :])))
-        if not pieces:
-            return np.empty([len(range(*b.indices(n))) for b, n in zip(box, shape, strict=True)], _NUMPY[dtype])
         return np.concatenate(pieces, axis=along, dtype=_NUMPY[dtype], casting="same_kind")
 
     return Lazy(read, shape, dtype, path.name)
 
 
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+
+
+def _source(path: Path, arrays: Arrays | Mapping[str, Any] | None) -> Arrays:
+    """What opens the arrays."""
+    if arrays is None:
+        return lambda: opened(path)
+    return arrays if callable(arrays) else lambda: nullcontext(arrays)
 
 
 def _within(wanted: slice, start: int, stop: int) -> slice | None:
@@ -141,8 +148,6 @@ def _read(path: Path, file: Mapping[str, Any], part: Part, shape: tuple[int, ...
         if tuple(array.shape) != shape:
             raise ValueError(f"{path.name}: expects {name} of shape {shape}, as the first; got {tuple(array.shape)}. The file is damaged.")
         pieces.append(_placed(array, part.axes, one))
-    if not pieces:
-        return np.empty(wanted, np.float32)
     return np.broadcast_to(pieces[0] if part.stack is None else np.concatenate(pieces, axis=part.stack), wanted)
 
 

@@ -21,10 +21,10 @@ from pathlib import Path
 import h5py
 import torch
 
-from constraints.grid import Axis, Grid
+from constraints import Axis, Grid
 from pde_datasets.fields import Fields
-from pde_datasets.loaders.coordinates import counted, needed
-from pde_datasets.loaders.hdf5 import is_hdf5, opened
+from pde_datasets.loaders.coordinates import counted, needed, shape_of
+from pde_datasets.loaders.hdf5 import holds, opened
 from pde_datasets.loaders.parts import Part, assembled
 
 _STALL = ("pressure", "wall_gradient_x", "wall_gradient_y", "temperature", "density", "wall_shear", "cosine", "sine")
@@ -34,12 +34,7 @@ _SOURCE = "PBFM; Baldan et al. 2025"
 
 def recognises(path: Path) -> bool:
     """Whether a file is HDF5 with `fields` of five axes and `reynolds` or `nominal_condition`."""
-    if not is_hdf5(path):
-        return False
-    with opened(path) as file:
-        fields = file.get("fields")
-        five = isinstance(fields, h5py.Dataset) and fields.shape is not None and len(fields.shape) == 5
-        return five and ("reynolds" in file or "nominal_condition" in file)
+    return holds(path, lambda file: len(shape_of(file, "fields")) == 5 and ("reynolds" in file or "nominal_condition" in file))
 
 
 def load(path: Path) -> Fields:

@@ -29,28 +29,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from constraints.grid import Axis, Grid
+from constraints import Axis, Grid
 from pde_datasets.fields import Fields
-from pde_datasets.loaders.coordinates import cells, coordinates, counted, needed, stored
-from pde_datasets.loaders.hdf5 import is_hdf5, opened, plain
+from pde_datasets.loaders.coordinates import cells, coordinates, counted, needed, shape_of, stored, stored_axis
+from pde_datasets.loaders.hdf5 import holds, opened, plain
 from pde_datasets.loaders.parts import Part, assembled
 
 
 def recognises(path: Path) -> bool:
     """Whether a file is HDF5 with a table of trajectories `u`, and `ic`, `bc`, `x`, `t`, or `a` and `f`."""
-    if not is_hdf5(path):
-        return False
-    with opened(path) as file:
-        return _kind(file) is not None
-
-
-def _axes(file: h5py.File, name: str) -> int:
-    entry = file.get(name)
-    return len(entry.shape) if isinstance(entry, h5py.Dataset) and entry.shape is not None else 0
+    return holds(path, _kind)
 
 
 def _kind(file: h5py.File) -> str | None:
-    axes = tuple(_axes(file, name) for name in ("u", "ic", "bc", "x", "t", "a", "f"))
+    axes = tuple(len(shape_of(file, name)) for name in ("u", "ic", "bc", "x", "t", "a", "f"))
     kinds: dict[tuple[int, ...], str] = {(4, 2, 2, 1, 1, 0, 0): "reaction-diffusion", (4, 1, 1, 1, 1, 0, 0): "burgers"}
     return "vorticity" if axes[0] == 5 and axes[5:] == (3, 3) else kinds.get(axes)
 
@@ -67,9 +59,9 @@ def load(path: Path) -> Fields:
     with opened(path) as file:
         kind = _kind(file)
         if kind is None:
-            raise ValueError(f"{path.name}: pcfm_paper expects u with ic, bc, x, t, or with a, f; got {', '.join(list(file)[:8])}.")
+            raise ValueError(f"{path.name}: pcfm-paper expects u with ic, bc, x, t, or with a, f; got {', '.join(list(file)[:8])}.")
         if 0 in file["u"].shape:
-            raise ValueError(f"{path.name}: pcfm_paper expects at least one trajectory; got u of shape {file['u'].shape}.")
+            raise ValueError(f"{path.name}: pcfm-paper expects at least one trajectory; got u of shape {file['u'].shape}.")
         return {"reaction-diffusion": _reaction_diffusion, "burgers": _burgers, "vorticity": _vorticity}[kind](path, file)
 
 
@@ -86,7 +78,7 @@ def _fields(path: Path, u: Any, grid: Grid, channel: str, parameters: dict[str, 
 def _reaction_diffusion(path: Path, file: h5py.File) -> Fields:
     initial, boundary, points, times = file["u"].shape
     x = coordinates(path, "x", stored(path, file, "x"), points)
-    t = coordinates(path, "t", stored(path, file, "t"), times)
+    time = stored_axis(path, file, "t", "time", times)
     needed(path, file, "ic", (initial, points))
     which, flux = _table(np.arange(initial), needed(path, file, "bc", (boundary, 2)))
     settings = {name: plain(file.attrs[key]) for name, key in (("rate", "rho"), ("diffusivity", "nu")) if key in file.attrs}
@@ -95,7 +87,7 @@ def _reaction_diffusion(path: Path, file: h5py.File) -> Fields:
     return _fields(
         path,
         assembled(path, [Part(("u",), (0, 0, 3, 2))], (samples, 1, times, points)),
-        Grid(Axis.at("time", t.tolist()), cells("x", x)),
+        Grid(time, cells("x", x)),
         "u",
         {"flux_left": flux[:, 0], "flux_right": flux[:, 1], "initial_index": which, **numbers},
         "Cell averages; the fluxes flux_left and flux_right pass the first and the last face, both counted along x. Over a time tau the "
@@ -107,18 +99,17 @@ def _reaction_diffusion(path: Path, file: h5py.File) -> Fields:
 
 def _burgers(path: Path, file: h5py.File) -> Fields:
     rows, columns, points, times = file["u"].shape
-    x = coordinates(path, "x", stored(path, file, "x"), points)
-    t = coordinates(path, "t", stored(path, file, "t"), times)
+    grid = Grid(stored_axis(path, file, "t", "time", times), stored_axis(path, file, "x", "x", points))
     fronts, values = (needed(path, file, name, file[name].shape) for name in ("ic", "bc"))
     swapped = _swapped(path, file, len(fronts), len(values))
     wanted = (len(values), len(fronts)) if swapped else (len(fronts), len(values))
     if (rows, columns) != wanted:
-        raise ValueError(f"{path.name}: pcfm_paper expects a table u of {wanted} trajectories; got {(rows, columns)}.")
+        raise ValueError(f"{path.name}: pcfm-paper expects a table u of {wanted} trajectories; got {(rows, columns)}.")
     inflow, front = _table(values, fronts) if swapped else _table(fronts, values)[::-1]
     return _fields(
         path,
         assembled(path, [Part(("u",), (0, 0, 3, 2))], (rows * columns, 1, times, points)),
-        Grid(Axis.at("time", t.tolist()), Axis.at("x", x.tolist())),
+        grid,
         "u",
         {"front": front, "inflow": inflow},
         ("Stored as (boundary, initial, x, t). " if swapped else "")

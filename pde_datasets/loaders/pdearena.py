@@ -22,10 +22,10 @@ import h5py
 import torch
 from torch import Tensor
 
-from constraints.grid import Axis, Grid
+from constraints import Axis, Grid
 from pde_datasets.fields import Fields
-from pde_datasets.loaders.coordinates import coordinates, counted, needed, shared, stored
-from pde_datasets.loaders.hdf5 import is_hdf5, opened
+from pde_datasets.loaders.coordinates import coordinates, counted, needed, shaped, shared, stepped, stored
+from pde_datasets.loaders.hdf5 import holds, opened
 from pde_datasets.loaders.parts import Part, assembled
 
 _SPLITS = ("train", "valid", "test")
@@ -33,10 +33,7 @@ _SPLITS = ("train", "valid", "test")
 
 def recognises(path: Path) -> bool:
     """Whether a file is HDF5 with nothing but a group train, valid or test that has the arrays of one of the three kinds."""
-    if not is_hdf5(path):
-        return False
-    with opened(path) as file:
-        return _kind(file) is not None
+    return holds(path, _kind)
 
 
 def _kind(file: h5py.File) -> str | None:
@@ -69,14 +66,6 @@ def load(path: Path) -> Fields:
         return {"smoke": _smoke, "maxwell": _maxwell, "line": _line}[kind](path, split, file[split])
 
 
-def _shape(path: Path, group: Any, name: str, axes: int) -> tuple[int, ...]:
-    entry = group[name]
-    shape = tuple(int(n) for n in entry.shape) if isinstance(entry, h5py.Dataset) and entry.shape is not None else ()
-    if len(shape) != axes or 0 in shape:
-        raise ValueError(f"{path.name}: pdearena expects {name} with {axes} axes and at least one sample; got shape {shape}.")
-    return shape
-
-
 def _numbers(path: Path, group: Any, count: int, *names: str) -> dict[str, Tensor]:
     """Numbers of each sample."""
     return {name: torch.as_tensor(needed(path, group, name, (count,))) for name in names if name in group}
@@ -88,7 +77,7 @@ def _times(path: Path, group: Any, count: int, step: Tensor | None) -> tuple[Axi
     if row is not None:
         return Axis.at("time", coordinates(path, "t", row, count).tolist()), []
     if step is not None and float(step.min()) > 0 and float(step.max() - step.min()) <= 1e-6 * float(step.max()):
-        return Axis("time", count, length=float(step[0]) * max(count - 1, 1)), ["The first stored time counts as 0."]
+        return stepped("time", count, float(step[0])), ["The first stored time counts as 0."]
     return counted("time", count), ["Times differ between samples or are not stored: the axis counts frames."]
 
 
@@ -98,7 +87,7 @@ def _fields(path: Path, split: str, u: Any, grid: Grid, channels: tuple[str, ...
 
 
 def _smoke(path: Path, split: str, group: Any) -> Fields:
-    samples, times, *points = _shape(path, group, "u", 4)
+    samples, times, *points = shaped(path, "pdearena", group, "u", 4)
     parameters = _numbers(path, group, samples, "buo_y", "dt")
     time, notes = _times(path, group, times, parameters.get("dt"))
     axes = []
@@ -129,7 +118,7 @@ def _smoke(path: Path, split: str, group: Any) -> Fields:
 
 
 def _maxwell(path: Path, split: str, group: Any) -> Fields:
-    samples, times, *points, _ = _shape(path, group, "d_field", 6)
+    samples, times, *points, _ = shaped(path, "pdearena", group, "d_field", 6)
     return _fields(
         path,
         split,
@@ -147,7 +136,7 @@ def _maxwell(path: Path, split: str, group: Any) -> Fields:
 
 def _line(path: Path, split: str, group: Any) -> Fields:
     name = next(name for name in group if name.startswith("pde_"))
-    samples, times, points = _shape(path, group, name, 3)
+    samples, times, points = shaped(path, "pdearena", group, name, 3)
     parameters = _numbers(path, group, samples, "dt", "dx", "v")
     time, notes = _times(path, group, times, parameters.get("dt"))
     dx = parameters.get("dx")

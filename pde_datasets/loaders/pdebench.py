@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constraints.grid import Axis, Grid
+from constraints import Axis, Grid
 from pde_datasets.fields import Fields
-from pde_datasets.loaders.coordinates import cells, coordinates, counted, needed, shared, stored, unit_cells
-from pde_datasets.loaders.hdf5 import is_hdf5, opened, plain
+from pde_datasets.loaders.coordinates import cells, coordinates, filled, needed, shaped, shared_times, stored, stored_axis
+from pde_datasets.loaders.hdf5 import holds, opened, plain
 from pde_datasets.loaders.parts import Part, assembled
 
 _FLOW = ("density", "pressure", "Vx", "Vy", "Vz")
@@ -41,10 +41,7 @@ _SPACE = ("x", "y", "z")
 
 def recognises(path: Path) -> bool:
     """Whether a file is HDF5 with the arrays of one of the three layouts."""
-    if not is_hdf5(path):
-        return False
-    with opened(path) as file:
-        return _layout(file) is not None
+    return holds(path, _layout)
 
 
 def _layout(file: h5py.File) -> str | None:
@@ -92,15 +89,6 @@ def _times(path: Path, file: h5py.File, count: int) -> tuple[Axis, list[str]]:
     return Axis.at("time", t[:count].tolist()), notes
 
 
-def _shape(path: Path, file: Any, name: str, axes: int) -> tuple[int, ...]:
-    """The shape of an array with so many axes."""
-    entry = file.get(name)
-    shape = tuple(int(n) for n in entry.shape) if isinstance(entry, h5py.Dataset) and entry.shape is not None else ()
-    if len(shape) != axes:
-        raise ValueError(f"{path.name}: pdebench expects {name} with {axes} axes; got shape {shape}.")
-    return shape
-
-
 def _numbers(file: h5py.File, count: int, **names: str) -> dict[str, Tensor]:
     """Attributes that are numbers, as parameters of all samples: what we call them, and what the file does."""
     found = {name: plain(file.attrs[key]) for name, key in names.items() if key in file.attrs}
@@ -109,9 +97,9 @@ def _numbers(file: h5py.File, count: int, **names: str) -> dict[str, Tensor]:
 
 
 def _tensor(path: Path, file: h5py.File) -> Fields:
-    samples, times, points = shape = _shape(path, file, "tensor", 3)
+    samples, times, points = shape = shaped(path, "pdebench", file, "tensor", 3)
     time, notes = _times(path, file, times)
-    x = Axis.at("x", coordinates(path, "x-coordinate", stored(path, file, "x-coordinate"), points).tolist(), periodic=True)
+    x = stored_axis(path, file, "x-coordinate", "x", points, periodic=True)
     keys = set(file.attrs)
     laws: tuple[str, ...] = ()
     if "rho" in keys:
@@ -140,7 +128,7 @@ def _tensor(path: Path, file: h5py.File) -> Fields:
 
 
 def _darcy(path: Path, file: h5py.File) -> Fields:
-    samples, _, *points = _shape(path, file, "tensor", 4)
+    samples, _, *points = shaped(path, "pdebench", file, "tensor", 4)
     axes = [
         cells(name, coordinates(path, f"{name}-coordinate", stored(path, file, f"{name}-coordinate"), n))
         for name, n in zip(_SPACE, points, strict=False)
@@ -164,7 +152,7 @@ def _darcy(path: Path, file: h5py.File) -> Fields:
 def _flow(path: Path, file: h5py.File) -> Fields:
     channels = tuple(name for name in _FLOW if name in file)
     dimensions = len(channels) - 2
-    samples, times, *points = shape = _shape(path, file, "density", 2 + dimensions)
+    samples, times, *points = shape = shaped(path, "pdebench", file, "density", 2 + dimensions)
     time, notes = _times(path, file, times)
     periodic = "periodic" in path.name
     axes = []
@@ -220,17 +208,17 @@ def _groups(path: Path, file: h5py.File) -> Fields:
     names = sorted(name for name in file if name.isdigit())
     first = file[names[0]]
     dimensions = sum(name in first["grid"] for name in _SPACE)
-    shape = _shape(path, first, "data", dimensions + 2)
+    shape = shaped(path, "pdebench", first, "data", dimensions + 2)
     known = _GROUPED.get((dimensions, shape[-1]))
     if known is None:
         raise ValueError(f"{path.name}: pdebench expects data (t, x, 1), (t, y, x, 2) or (t, x, y, 1) in each group; got {shape}.")
     axes, channels, equation, note = known
     lengths = dict(zip(axes, shape, strict=True))
     space = [
-        cells(name, coordinates(path, f"grid/{name}", stored(path, first["grid"], name), lengths[3 + d]))
+        cells(name, coordinates(path, f"grid/{name}", stored(path, first, f"grid/{name}"), lengths[3 + d]))
         for d, name in enumerate(_SPACE[:dimensions])
     ]
-    time = Axis.at("time", coordinates(path, "grid/t", stored(path, first["grid"], "t"), lengths[2]).tolist())
+    time = stored_axis(path, first, "grid/t", "time", lengths[2])
     parameters = {"seed": torch.tensor([int(name) for name in names])}
     if channels == ("h",):
         radii = [_setting(file[name], "dam_radius") for name in names]
@@ -263,28 +251,22 @@ def _setting(group: Any, name: str) -> float | None:
 
 
 def _incompressible(path: Path, file: h5py.File) -> Fields:
-    samples, times, nx, ny, _ = _shape(path, file, "velocity", 5)
+    samples, times, nx, ny, _ = shaped(path, "pdebench", file, "velocity", 5)
     force = needed(path, file, "force", (samples, nx, ny, 2))
-    table = stored(path, file, "t")
-    row = shared(path, "t", table)
+    time, differing, told = shared_times(path, stored(path, file, "t"))
+    if time.points != times:
+        raise ValueError(f"{path.name}: pdebench expects {times} times for {times} states; got {time.points}.")
     notes = [
         "Unit square with walls, coordinates not stored. Velocity was resampled from faces to centres, so that no discrete divergence of "
         "it vanishes: none is stated as a law. Particles are carried by a semi-Lagrangian step and not conserved."
     ]
-    parameters = {"force": torch.from_numpy(np.moveaxis(force, -1, 1).copy())}
-    if row is None:
-        time = counted("time", times)
-        notes.append("Times differ between samples: the axis counts frames, and parameter time has them.")
-        parameters["time"] = torch.as_tensor(np.asarray(table, dtype=np.float64))
-    else:
-        time = Axis.at("time", coordinates(path, "t", row, times).tolist())
     return _fields(
         path,
         assembled(path, [Part(("velocity",), (0, 2, 3, 4, 1)), Part(("particles",), (0, 2, 3, 4, 1))], (samples, 3, times, nx, ny)),
-        Grid(time, unit_cells("x", nx), unit_cells("y", ny)),
+        Grid(time, filled("x", nx), filled("y", ny)),
         ("Vx", "Vy", "particles"),
-        notes,
-        parameters=parameters,
+        notes + told,
+        parameters={"force": torch.from_numpy(np.moveaxis(force, -1, 1).copy()), **differing},
         roles={"velocity": ("Vx", "Vy")},
         attributes={"equation": "incompressible Navier-Stokes equations, viscosity 0.01, with buoyancy"},
     )

@@ -23,9 +23,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from constraints.grid import Axis, Grid
+from constraints import Axis, Grid
 from pde_datasets.fields import Fields
 from pde_datasets.lazy import Lazy
+from pde_datasets.loaders.files import reason
 from pde_datasets.loaders.limits import check_shape
 
 _FILES = ("K_data.csv", "p_data.csv")
@@ -156,14 +157,12 @@ class _Table:
         try:
             values = _numbers(line)
         except ValueError as error:
-            raise ValueError(f"{self.path.name}: pidm expects numbers in row {index + 1}; {_short(error)}. The file is damaged.") from error
+            raise ValueError(
+                f"{self.path.name}: pidm expects numbers in row {index + 1}; {reason(error, 80)}. The file is damaged."
+            ) from error
         if len(values) != self.columns:
             raise ValueError(
                 f"{self.path.name}: pidm expects {self.columns} numbers in row {index + 1}; got {len(values)}. "
                 "The file is truncated or damaged."
             )
         return values.reshape(self.side, self.side)
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:80]

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pde_datasets.fields import Fields
 from pde_datasets.finite_elements import interior_nodes, p1_stiffness
-from pde_datasets.loaders.pt import content, is_pt
+from pde_datasets.loaders.files import shapes_of
+from pde_datasets.loaders.pt import content, glimpse, is_pt
 from pde_datasets.mesh import Equation, Mesh, csr, on_mesh
 
 _NEEDED = {"x", "y", "u", "triang"}
@@ -26,7 +27,7 @@ def recognises(path: Path) -> bool:
     """Whether a file is a dictionary of tensors with `x`, `y`, `u` and `triang`."""
     if not is_pt(path):
         return False
-    data = content(path)
+    data = glimpse(path)
     return isinstance(data, dict) and set(data) >= _NEEDED
 
 
@@ -43,7 +44,7 @@ def load(path: Path) -> Fields:
     """
     data = content(path)
     tensors = {name: data[name] for name in (*_NEEDED, "mu") if isinstance(data.get(name), Tensor)}
-    got = ", ".join(f"{name} {tuple(value.shape)}" for name, value in tensors.items()) or "none"
+    got = shapes_of(tensors, "none")
     u, triangles = tensors.get("u"), tensors.get("triang")
     if (
         u is None or triangles is None or u.ndim != 2 or not u.is_floating_point() or not u.numel()
@@ -87,12 +88,7 @@ def load(path: Path) -> Fields:
         grid=on_mesh(nodes, "point"),
         channels=("u",),
         parameters=parameters,
-        attributes={
-            "format": "pina",
-            "path": path.name,
-            "source": "PINA tutorial data",
-            "notes": " ".join(notes),
-        }
+        attributes={"format": "pina", "path": path.name, "source": "PINA tutorial data", "notes": " ".join(notes)}
         | ({"equation": f"-laplacian u = {f:g}"} if "poisson" in equations else {}),
         mesh=Mesh(points, "point", cells={"triangle": triangles}, equations=equations, boundary={"boundary": edge}),
     )

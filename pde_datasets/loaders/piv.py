@@ -80,7 +80,7 @@ def load(path: Path) -> Fields:
             "path": path.name,
             "source": head.program,
             "notes": f"Measured: no law holds exactly. Valid: {rule}; {share:.1f} % are not, u = v = 0 stands there and means nothing. "
-            "Lengths in m where the file has a unit of length.",
+            + ("Lengths were turned into m." if units[0] == "m" else f"Lengths are in the unit of the file, {units[0]}."),
         }
         | _settings(text.head[0]),
     )

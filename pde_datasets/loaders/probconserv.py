@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pde_datasets.fields import Fields
-from pde_datasets.loaders.pt import content, is_pt
+from pde_datasets.loaders.pt import content, glimpse, is_pt
 from pde_datasets.mesh import Mesh, on_mesh
 
 _KINDS = ("contexts", "targets")
@@ -31,7 +31,7 @@ _EXACT = 1e-5
 
 def recognises(path: Path) -> bool:
     """Whether a file is a pair of tensors by name, with `input_contexts` and the like, and of parameters."""
-    return is_pt(path) and _parts(content(path)) is not None
+    return is_pt(path) and _parts(glimpse(path)) is not None
 
 
 def _parts(data: Any) -> tuple[dict[str, Tensor], Any] | None:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 from constraints import Axis, Grid
 from pde_datasets.fields import Fields
 from pde_datasets.lazy import Lazy
-from pde_datasets.loaders.hdf5 import is_hdf5, opened, plain
+from pde_datasets.loaders.coordinates import filled
+from pde_datasets.loaders.hdf5 import holds, opened, plain
 
 _DATA = "patch1/q"
 
@@ -30,11 +32,12 @@ def recognises(path: Path) -> bool:
     """Whether a file is HDF5 with `patch1/q` and the attributes of PyClaw beside it, or a folder holds such files `claw*.hdf`."""
     if path.is_dir():
         return any(recognises(file) for file in sorted(path.glob("claw*.hdf"))[:1])
-    if not is_hdf5(path):
-        return False
-    with opened(path) as file:
-        patch = file.get("patch1")
-        return patch is not None and "q" in patch and {"t", "num_eqn", "dimensions"} <= set(patch.attrs)
+    return holds(path, _is_frame)
+
+
+def _is_frame(file: h5py.File) -> bool:
+    patch = file.get("patch1")
+    return isinstance(patch, h5py.Group) and "q" in patch and {"t", "num_eqn", "dimensions"} <= set(patch.attrs)
 
 
 class _Frame(NamedTuple):
@@ -107,7 +110,7 @@ def _frame(path: Path) -> _Frame:
         try:
             lower, upper, cells = (attributes[f"{name}.{key}"] for key in ("lower", "upper", "num_cells"))
             length = float(upper) - float(lower)
-            axes.append(Axis(str(name), int(cells), length=length, origin=float(lower) + length / int(cells) / 2, cells=True))
+            axes.append(filled(str(name), int(cells), length, float(lower)))
         except (KeyError, TypeError, ZeroDivisionError) as error:
             raise ValueError(
                 f"{path.name}: pyclaw expects {name}.lower, .upper and .num_cells of each dimension; got no {error}."

@@ -6,6 +6,7 @@ elsewhere, so that `grid.weights()` sums cell averages to the integrals the fini
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from constraints.grid import Axis, Grid
+from constraints import Axis, Grid
 from pde_datasets.fields import Fields
-from pde_datasets.loaders.hdf5 import is_hdf5, opened, plain
+from pde_datasets.loaders.coordinates import filled
+from pde_datasets.loaders.hdf5 import holds, opened, plain
 
 _ORDER = ("density", "height", "x-velocity", "y-velocity", "x-momentum", "y-momentum", "energy")
 """Channels that play a part in laws come first, components of a vector side by side; the others follow by name."""
@@ -32,8 +34,8 @@ _ROLES: tuple[tuple[str, tuple[str, ...]], ...] = (
 _NOTES = {
     "incompressible": "Approximate projection: the central divergence is small (0.8 % of the rms velocity gradient in the reference shear "
     "layer at 128 x 128), not zero, so divergence-free is not stated as a law.",
-    "compressible": "Mass, momentum and energy change only through boundaries that let them and by gravity.",
-    "swe": "Volume and momentum change only through boundaries that let them; role density is the height.",
+    "compressible": "Mass, momentum and energy change only through boundaries that let them through and by gravity.",
+    "swe": "Volume and momentum change only through boundaries that let them through; the height plays the part of the density.",
     "diffusion": "The integral of phi changes only through the boundaries.",
     "advection": "The integral of density changes only through the boundaries.",
 }
@@ -41,11 +43,12 @@ _NOTES = {
 
 def recognises(path: Path) -> bool:
     """Whether a file is HDF5 with a group `state` and a group `grid` with `nx`, `ny`."""
-    if not is_hdf5(path):
-        return False
-    with opened(path) as file:
-        grid = file.get("grid")
-        return isinstance(file.get("state"), h5py.Group) and isinstance(grid, h5py.Group) and {"nx", "ny"} <= set(grid.attrs)
+    return holds(path, _is_output)
+
+
+def _is_output(file: h5py.File) -> bool:
+    grid = file.get("grid")
+    return isinstance(file.get("state"), h5py.Group) and isinstance(grid, h5py.Group) and {"nx", "ny"} <= set(grid.attrs)
 
 
 def load(path: Path) -> Fields:
@@ -114,7 +117,8 @@ def _axis(path: Path, name: str, settings: dict[str, Any], boundaries: dict[str,
     if len(sides) > 1:
         raise ValueError(f"{path.name}: pyro2 expects {name} periodic at both ends and for all fields, or for none; got {boundaries}.")
     periodic = sides == {True}
-    return Axis(name, points, length=high - low, origin=low + (high - low) / points / 2, periodic=periodic, cells=not periodic)
+    axis = filled(name, points, high - low, low)
+    return replace(axis, periodic=True, cells=False) if periodic else axis
 
 
 def _about(

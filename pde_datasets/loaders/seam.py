@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from constraints.grid import Axis
+from constraints import Axis
 
 _COPY = 1e-5
 """Jump over neighbouring differences below which two ends are one point: above single precision, far below the O(1) of neighbours."""

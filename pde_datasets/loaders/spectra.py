@@ -14,7 +14,7 @@ import torch
 
 from constraints import Axis, Grid
 from pde_datasets.fields import Fields
-from pde_datasets.loaders.text import beginning, decoded, is_row, numbers, width
+from pde_datasets.loaders.text import beginning, decoded, is_row, numbers, said, width
 
 
 def recognises(path: Path) -> bool:
@@ -59,7 +59,7 @@ def load(path: Path) -> Fields:
         attributes={
             "format": "spectra",
             "path": path.name,
-            "source": " ".join(line.strip() for line in lines[:start] if line.strip())[:200],
+            "source": said(lines[:start]),
             "notes": "Spectra at whole wave numbers k from 0: the energy is their sum, not their integral by quadrature.",
         },
     )

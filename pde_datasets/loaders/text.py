@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pde_datasets.loaders.files import first_bytes
 
 _HEAD = 1 << 16
 """Bytes looked at to recognise a file."""
@@ -36,10 +39,7 @@ class Table(NamedTuple):
 
 def beginning(path: Path) -> list[str]:
     """The first lines of a text file, whole ones; none if it is a folder or bytes."""
-    if not path.is_file():
-        return []
-    with path.open("rb") as file:
-        data = file.read(_HEAD + 1)
+    data = first_bytes(path, _HEAD + 1)
     cut = len(data) > _HEAD
     if any(byte < 32 and byte not in b"\t\n\r\f\v\x1a" for byte in data[:1024]) or b"\0" in data:
         return []
@@ -121,18 +121,27 @@ def _words(line: str) -> list[str]:
     return [word.strip() for word in line.rstrip(",").split(",")]
 
 
-def names(head: list[str], first: str) -> tuple[str, ...]:
-    """Names of the columns, read off the lines above the first row; empty if none of the last three has as many words.
+def said(lines: list[str], most: int = 300) -> str:
+    """What the lines before a table say, in one line of moderate length; empty if they have no words."""
+    words = " ".join(line.strip().lstrip("#%! ") for line in lines if re.search(r"\w", line))
+    return shorten(words, most, placeholder=" ...")
+
+
+def names(head: list[str], first: str) -> tuple[tuple[str, ...], int]:
+    """Names of the columns, read off the lines above the first row, and how many lines stand before them.
+
+    No names and all lines if none of the last three with words has as many of them.
 
     A line may be parted by tabs, two or more spaces, " - ", commas or any space; `[u Re=[100, 400]]` names two columns. Where a second
     line of names follows, its words belong to the columns they stand above.
 
     Example:
-        >>> names(["# Time  -  Energy"], "0.0 1.0"), names(["# [y], [u Re=[100, 400]]"], "0 1 2")
-        (('Time', 'Energy'), ('y', 'u Re=100', 'u Re=400'))
+        >>> names(["# Decay", "# Time  -  Energy"], "0.0 1.0"), names(["# [y], [u Re=[100, 400]]"], "0 1 2")
+        ((('Time', 'Energy'), 1), (('y', 'u Re=100', 'u Re=400'), 0))
     """
     wanted = width(first)
-    lines = [line.rstrip() for line in head if re.search(r"[A-Za-z]", line)][-3:]
+    places = [i for i, line in enumerate(head) if re.search(r"[A-Za-z]", line)][-3:]
+    lines = [head[i].rstrip() for i in places]
     for split in _SPLITS:
         for i, line in reversed(list(enumerate(lines))):
             found = [word.strip() for word in split(line.strip().lstrip(_COMMENT + "/").strip()) if word.strip() not in ("", "...")]
@@ -140,8 +149,8 @@ def names(head: list[str], first: str) -> tuple[str, ...]:
             if len(found) == wanted and all(re.search(r"[A-Za-z]", word) for word in found):
                 for below in lines[i + 1 :]:
                     _continued(found, below, first)
-                return _unique(found)
-    return ()
+                return _unique(found), places[i]
+    return (), len(head)
 
 
 def _continued(found: list[str], below: str, first: str) -> None:

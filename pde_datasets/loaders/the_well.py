@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from constraints.grid import Axis, Grid
+from constraints import Axis, Grid
 from pde_datasets.fields import Fields
-from pde_datasets.loaders.coordinates import coordinates, counted, needed, shared, stored
-from pde_datasets.loaders.hdf5 import is_hdf5, opened, plain
+from pde_datasets.loaders.coordinates import coordinates, needed, shared_times, stored
+from pde_datasets.loaders.hdf5 import holds, opened, plain
 from pde_datasets.loaders.parts import CHANNEL, FIRST, SAMPLE, Part, assembled
 
 _ORDERS = ("t0_fields", "t1_fields", "t2_fields")
@@ -53,11 +53,12 @@ _ROLES: tuple[tuple[str, str], ...] = (("velocity", "velocity"), ("momentum", "m
 
 def recognises(path: Path) -> bool:
     """Whether a file is HDF5 with `dimensions`, its list of dimensions, and `t0_fields`."""
-    if not is_hdf5(path):
-        return False
-    with opened(path) as file:
-        dimensions = file.get("dimensions")
-        return isinstance(dimensions, h5py.Group) and "spatial_dims" in dimensions.attrs and isinstance(file.get("t0_fields"), h5py.Group)
+    return holds(path, _is_well)
+
+
+def _is_well(file: h5py.File) -> bool:
+    dimensions = file.get("dimensions")
+    return isinstance(dimensions, h5py.Group) and "spatial_dims" in dimensions.attrs and isinstance(file.get("t0_fields"), h5py.Group)
 
 
 def load(path: Path) -> Fields:
@@ -95,7 +96,7 @@ def load(path: Path) -> Fields:
         notes.append("A period is taken as n spacings, its end point never stored twice.")
     named = tuple(channels)
     if len(set(named)) != len(named):
-        raise ValueError(f"{path.name}: the_well expects fields of different names; got {', '.join(named)}.")
+        raise ValueError(f"{path.name}: the-well expects fields of different names; got {', '.join(named)}.")
     return Fields(
         u=assembled(path, parts, (samples, len(named), *shape)),
         grid=Grid(time, *axes),
@@ -141,10 +142,10 @@ def _boundaries(file: h5py.File, dims: tuple[str, ...]) -> dict[str, set[str]]:
 def _axis(path: Path, file: h5py.File, dim: str, periodic: bool) -> Axis:
     entry = file["dimensions"].get(dim)
     if not isinstance(entry, h5py.Dataset):
-        raise ValueError(f"{path.name}: the_well expects coordinates dimensions/{dim}; there are none.")
+        raise ValueError(f"{path.name}: the-well expects coordinates dimensions/{dim}; there are none.")
     if _flag(entry, "sample_varying") or _flag(entry, "time_varying"):
         raise ValueError(
-            f"{path.name}: the_well expects coordinates {dim} that all samples and times share; these vary. Interpolate to one grid first."
+            f"{path.name}: the-well expects coordinates {dim} that all samples and times share; these vary. Interpolate to one grid first."
         )
     x = coordinates(path, dim, stored(path, file["dimensions"], dim))
     return Axis.at(dim, x.tolist(), periodic=periodic and len(x) > 1)
@@ -153,10 +154,10 @@ def _axis(path: Path, file: h5py.File, dim: str, periodic: bool) -> Axis:
 def _samples(path: Path, file: h5py.File, fields: list[tuple[str, str, Any]]) -> int:
     """How many trajectories there are, from the fields that vary with them, else from the attribute."""
     if not fields:
-        raise ValueError(f"{path.name}: the_well expects fields in {', '.join(_ORDERS)}; there are none.")
+        raise ValueError(f"{path.name}: the-well expects fields in {', '.join(_ORDERS)}; there are none.")
     counts = {int(entry.shape[0]) for _, _, entry in fields if _flag(entry, "sample_varying") and entry.shape}
     if len(counts) > 1:
-        raise ValueError(f"{path.name}: the_well expects fields of one number of samples; got {sorted(counts)}.")
+        raise ValueError(f"{path.name}: the-well expects fields of one number of samples; got {sorted(counts)}.")
     stated = plain(file.attrs.get("n_trajectories", 1))
     return counts.pop() if counts else int(stated) if isinstance(stated, (int, float)) else 1
 
@@ -166,13 +167,10 @@ def _time(path: Path, file: h5py.File, samples: int) -> tuple[Axis, dict[str, Te
     entry, table = file["dimensions"].get("time"), stored(path, file["dimensions"], "time")
     if table is None or not _flag(entry, "sample_varying"):
         return Axis.at("time", coordinates(path, "time", table).tolist()), {}, []
-    row = shared(path, "time", table)
-    if row is not None:
-        return Axis.at("time", coordinates(path, "time", row).tolist()), {}, []
-    if len(table) != samples:
-        raise ValueError(f"{path.name}: the_well expects times for {samples} samples; got {len(table)}.")
-    note = "Times differ between samples: the axis counts frames, and parameter time has them."
-    return counted("time", table.shape[1]), {"time": torch.as_tensor(np.asarray(table, dtype=np.float64))}, [note]
+    time, differing, notes = shared_times(path, table)
+    if differing and len(table) != samples:
+        raise ValueError(f"{path.name}: the-well expects times for {samples} samples; got {len(table)}.")
+    return time, differing, notes
 
 
 def _placement(path: Path, name: str, entry: Any, dimensions: int, order: int) -> tuple[int, ...]:
@@ -182,7 +180,7 @@ def _placement(path: Path, name: str, entry: Any, dimensions: int, order: int) -
     axes += [FIRST + 1 + d for d, varies in enumerate(varying) if varies]
     axes += [CHANNEL] * order
     if len(varying) != dimensions or len(entry.shape) != len(axes):
-        raise ValueError(f"{path.name}: the_well expects {name} with the {len(axes)} axes its flags name; got shape {tuple(entry.shape)}.")
+        raise ValueError(f"{path.name}: the-well expects {name} with the {len(axes)} axes its flags name; got shape {tuple(entry.shape)}.")
     return tuple(axes)
 
 

@@ -1,4 +1,4 @@
-"""Files of VTK and ParaView: .vtu, .vtp, .vti and .vtr (`vtkxml`), and the older .vtk through meshio (`pip install pcfm[mesh]`).
+"""Files of VTK and ParaView: .vtu, .vtp, .vti and .vtr (`vtk_xml`), and the older .vtk through meshio (`pip install pcfm[mesh]`).
 
 Values at points are read where there are any, values of cells otherwise; a vector `U` becomes the channels `U_x`, `U_y`, `U_z`. Images
 and rectilinear grids are products of axes, those of one point left out; everything else is a mesh, whose cells are listed kind by kind:
@@ -16,25 +16,20 @@ from numpy.typing import NDArray
 
 from pde_datasets.fields import Fields
 from pde_datasets.loaders import airfrans
+from pde_datasets.loaders.files import first_bytes, reason
 from pde_datasets.loaders.points import layout
-from pde_datasets.loaders.vtkdata import Dataset, fields_of
-from pde_datasets.loaders.vtkxml import kind_of, read_xml
+from pde_datasets.loaders.vtk_data import Dataset, fields_of
+from pde_datasets.loaders.vtk_xml import kind_of, read_xml
 
 _LEGACY = b"# vtk DataFile Version"
+_HEAD = 1024
+"""Bytes looked at to recognise a file."""
 
 
 def recognises(path: Path) -> bool:
     """Whether a file begins as those of VTK do, and is no case of AirfRANS."""
-    head = beginning(path)
-    return (head.startswith(_LEGACY) or bool(kind_of(head))) and not airfrans.recognises(path)
-
-
-def beginning(path: Path) -> bytes:
-    """The first bytes of a file; none of a folder."""
-    if not path.is_file():
-        return b""
-    with path.open("rb") as file:
-        return file.read(1024)
+    start = first_bytes(path, _HEAD)
+    return (start.startswith(_LEGACY) or bool(kind_of(start))) and not airfrans.recognises(path)
 
 
 def load(path: Path) -> Fields:
@@ -46,7 +41,7 @@ def load(path: Path) -> Fields:
     Raises:
         ValueError: no arrays of numbers, a kind of file that is not read, a damaged one, or meshio is missing.
     """
-    return fields_of(path, _legacy(path) if beginning(path).startswith(_LEGACY) else read_xml(path))
+    return fields_of(path, _legacy(path) if first_bytes(path, _HEAD).startswith(_LEGACY) else read_xml(path))
 
 
 def _legacy(path: Path) -> Dataset:
@@ -58,10 +53,9 @@ def _legacy(path: Path) -> Dataset:
     try:
         mesh = vtk.read(str(path))
     except Exception as error:  # on damaged bytes meshio raises whatever it stumbles on
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ValueError(
             f"{path.name}: vtk expects a whole .vtk file of a kind that meshio reads; this one is truncated, damaged or of another "
-            f"kind ({reason}). Save it as .vtu."
+            f"kind ({reason(error)}). Save it as .vtu."
         ) from error
     points = np.zeros((len(mesh.points), 3))
     points[:, : mesh.points.shape[1]] = mesh.points
@@ -80,7 +74,11 @@ def _legacy(path: Path) -> Dataset:
         point_data={name: _columns(values) for name, values in mesh.point_data.items()},
         cell_data={name: _columns(np.concatenate(blocks)) for name, blocks in mesh.cell_data.items()},
     )
-    return _on_axes(data) if re.search(rb"DATASET\s+(STRUCTURED_POINTS|RECTILINEAR_GRID)", beginning(path)) and data.point_data else data
+    return (
+        _on_axes(data)
+        if re.search(rb"DATASET\s+(STRUCTURED_POINTS|RECTILINEAR_GRID)", first_bytes(path, _HEAD)) and data.point_data
+        else data
+    )
 
 
 def _on_axes(data: Dataset) -> Dataset:

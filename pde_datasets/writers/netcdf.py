@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pde_datasets.fields import Fields
+from pde_datasets.store import check_free
 from pde_datasets.writers import Tell
 
 _LIMIT = 2**32 - 4
@@ -34,8 +35,7 @@ def write(path: Path, fields: Fields, overwrite: bool, tell: Tell) -> dict[Path,
     """
     from scipy.io import netcdf_file
 
-    if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists already. Choose another name, or pass --overwrite.")
+    check_free(path, overwrite)
     if fields.mesh is not None:
         raise ValueError("netCDF files hold fields on axes; these are on a mesh. Write .h5 instead.")
     size = fields.u.numel() // len(fields.channels) * fields.u.dtype.itemsize

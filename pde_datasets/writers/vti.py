@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from constraints import Axis
 from pde_datasets.fields import Fields
+from pde_datasets.store import check_free
 from pde_datasets.writers import Tell
 
 
@@ -82,8 +83,7 @@ def _collection(path: Path, names: list[str], times: list[float], overwrite: boo
 
 def _whole(path: Path, data: bytes, overwrite: bool) -> None:
     """Write a file under a temporary name and move it."""
-    if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists already. Choose another name, or pass --overwrite.")
+    check_free(path, overwrite)
     part = path.with_name(path.name + ".part")
     part.write_bytes(data)
     os.replace(part, path)

@@ -23,8 +23,9 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from pde_datasets.loaders.files import damaged
 from pde_datasets.loaders.limits import check_shape
-from pde_datasets.loaders.vtkdata import Dataset
+from pde_datasets.loaders.vtk_data import Dataset
 
 _TYPES = {
     f"{kind}{bits}": f"{letter}{bits // 8}" for kind, letter in (("Int", "i"), ("UInt", "u"), ("Float", "f")) for bits in (8, 16, 32, 64)
@@ -36,6 +37,8 @@ _KINDS = {
 }  # fmt: skip
 """Names of the kinds of cells, those of meshio where it has one; a kind of any number of corners gets their number behind it."""
 _ANY = {2, 4, 6, 7, 42}
+_PLAIN = {(7, 3): "triangle", (7, 4): "quad", (4, 2): "line"}
+"""Polygons and lines of few corners, which have names of their own."""
 _FACES = (("Verts", 2), ("Lines", 4), ("Polys", 7), ("Strips", 6))
 """Parts of a surface, in the order in which its cells are numbered, and the kinds of their cells."""
 
@@ -56,8 +59,7 @@ def read_xml(path: Path) -> Dataset:
     try:
         return _File(path, data).dataset()
     except (ElementTree.ParseError, KeyError, IndexError, TypeError, OverflowError, binascii.Error, zlib.error, lzma.LZMAError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"{path.name}: vtk expects a whole XML file of VTK; this one is truncated or damaged ({reason}).") from error
+        raise damaged(f"{path.name}: vtk", "a whole XML file of VTK", error) from error
 
 
 class _File:
@@ -141,16 +143,7 @@ class _File:
         for kind, size in sorted({(int(k), int(s)) for k, s in zip(kinds, sizes, strict=True)}):
             here = np.flatnonzero((kinds == kind) & (sizes == size))
             flat = corners[(offsets[here] - size)[:, None] + np.arange(size)]
-            name = (
-                "triangle"
-                if kind == 7 and size == 3
-                else "quad"
-                if kind == 7 and size == 4
-                else "line"
-                if kind == 4 and size == 2
-                else None
-            )
-            name = name or _KINDS[kind] + (str(size) if kind in _ANY and size > 1 else "")
+            name = _PLAIN.get((kind, size)) or _KINDS[kind] + (str(size) if kind in _ANY and size > 1 else "")
             groups[name] = np.concatenate([groups[name], flat]) if name in groups else flat
             order.append(here)
         return Dataset(points=points, cells=groups, order=np.concatenate(order) if order else np.empty(0, dtype=np.int64))

@@ -13,16 +13,15 @@ Source:
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
-from constraints.grid import Axis, Grid
+from constraints import Axis, Grid
 from pde_datasets.fields import Fields
 from pde_datasets.loaders.coordinates import coordinates
-from pde_datasets.loaders.mat import lazy_mat
-from pde_datasets.loaders.mat_shapes import shapes
+from pde_datasets.loaders.files import shapes_of
+from pde_datasets.loaders.mat import lazy_mat, shapes
 from pde_datasets.loaders.parts import FIRST, Part, assembled
 
 _SOURCE = "Li et al. 2021"
@@ -55,13 +54,13 @@ def load(path: Path) -> Fields:
     values = lazy_mat(path)
     names = {"burgers": ("a", "u"), "darcy": ("coeff", "sol"), "vorticity": ("a", "u", "t")}.get(kind or "", ("a", "u", "coeff", "sol"))
     if kind is None or not set(names) <= set(values):
-        got = ", ".join(f"{name} {tuple(array.shape)}" for name, array in values.items()) or "no numeric array"
-        raise ValueError(f"{path.name}: fno_mat expects numbers a, u of one shape, coeff, sol, or a, u, t; got {got}.")
+        got = shapes_of(values, "no numeric array")
+        raise ValueError(f"{path.name}: fno expects numbers a, u of one shape, coeff, sol, or a, u, t; got {got}.")
     about = {"format": "fno", "path": path.name, "source": _SOURCE}
     if kind == "darcy":
         samples, nx, ny = values["sol"].shape
         return Fields(
-            u=assembled(path, [Part((name,), (0, 2, 3)) for name in names], (samples, 2, nx, ny), arrays=lambda: nullcontext(values)),
+            u=assembled(path, [Part((name,), (0, 2, 3)) for name in names], (samples, 2, nx, ny), arrays=values),
             grid=Grid(Axis("x", nx, length=1.0), Axis("y", ny, length=1.0)),
             channels=("coefficient", "pressure"),
             attributes=about
@@ -75,7 +74,7 @@ def load(path: Path) -> Fields:
         samples, points = values["u"].shape
         parts = [Part(("a", "u"), (0, 3), stack=FIRST)]
         return Fields(
-            u=assembled(path, parts, (samples, 1, 2, points), arrays=lambda: nullcontext(values)),
+            u=assembled(path, parts, (samples, 1, 2, points), arrays=values),
             grid=Grid(Axis("time", 2, length=1.0), Axis("x", points, length=1.0, periodic=True)),
             channels=("u",),
             attributes=about
@@ -88,10 +87,10 @@ def load(path: Path) -> Fields:
     times = coordinates(path, "t", np.asarray(values["t"].load()))
     samples, nx, ny, count = values["u"].shape
     if len(times) != count or times[0] <= 0:
-        raise ValueError(f"{path.name}: fno_mat expects {count} times t after 0; got {len(times)} from {times[0]:g}.")
+        raise ValueError(f"{path.name}: fno expects {count} times t after 0; got {len(times)} from {times[0]:g}.")
     parts = [Part(("a",), (0, 3, 4)), Part(("u",), (0, 3, 4, 2))]
     return Fields(
-        u=assembled(path, parts, (samples, 1, count + 1, nx, ny), along=FIRST, arrays=lambda: nullcontext(values)),
+        u=assembled(path, parts, (samples, 1, count + 1, nx, ny), along=FIRST, arrays=values),
         grid=Grid(
             Axis.at("time", [0.0, *times.tolist()]), Axis("x", nx, length=1.0, periodic=True), Axis("y", ny, length=1.0, periodic=True)
         ),
