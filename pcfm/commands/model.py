@@ -311,7 +311,7 @@ class Evaluate(Common):
     law: Laws = ()
     paired: bool = False
     metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="METRIC ...")] = ("default",)
-    splits: int = 8
+    splits: int = 16
     out: Path | None = None
 
     def run(self) -> int:

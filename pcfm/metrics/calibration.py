@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pcfm.metrics.stream import stream
+
 
 def crps(ensemble: Tensor, truth: Tensor, *, fair: bool = True) -> Tensor:
     r"""Continuous ranked probability score, $\int(F(z) - 1\{y\le z\})^2\,dz$, of ensembles,
@@ -43,14 +45,14 @@ def crps(ensemble: Tensor, truth: Tensor, *, fair: bool = True) -> Tensor:
     _check(ensemble, truth, "crps", 2 if fair else 1)
     m = len(ensemble)
     centre = ensemble.mean(0)
-    x, y = (ensemble - centre).sort(0).values, truth - centre
+    x, y = _sorted(ensemble - centre), truth - centre
     order = 2 * torch.arange(1, m + 1, dtype=x.dtype, device=x.device) - m - 1
-    pairs = torch.tensordot(order, x, dims=1) / (m * (m - 1) if fair else m * m)
-    if len(x[0]) == len(y):
-        return (x - y).abs().mean(0) - pairs
-    below = _below(x, y, right=True)
-    sums = torch.cat([torch.zeros_like(x[:1]), x.cumsum(0)])
-    distance = y * (2 * below - m) + sums[-1] - 2 * sums[:, 0].gather(0, below)
+    pairs = (x @ order) / (m * (m - 1) if fair else m * m)
+    if len(x) == len(y):
+        return (x - y[..., None]).abs().mean(-1) - pairs
+    below = _below(x[0], y, right=True)
+    sums = torch.cat([torch.zeros_like(x[0, ..., :1]), x[0].cumsum(-1)], dim=-1)
+    distance = y * (2 * below - m) + sums[..., -1] - 2 * sums.gather(-1, below.movedim(0, -1)).movedim(-1, 0)
     return distance / m - pairs
 
 
@@ -60,7 +62,7 @@ def ranks(ensemble: Tensor, truth: Tensor, generator: torch.Generator | None = N
     Arguments:
         ensemble: (m, B, ...), or (m, 1, ...) for all truths.
         truth: (B, ...).
-        generator: for ties, on the CPU; seeded with 0 by default.
+        generator: for ties, on the CPU; a fixed one by default.
 
     Returns:
         Ranks, (B, ...), whole numbers.
@@ -75,9 +77,9 @@ def ranks(ensemble: Tensor, truth: Tensor, generator: torch.Generator | None = N
     if len(ensemble[0]) == len(truth):
         below, upto = (ensemble < truth).sum(0), (ensemble <= truth).sum(0)
     else:
-        x = ensemble.sort(0).values
+        x = _sorted(ensemble)[0]
         below, upto = _below(x, truth, right=False), _below(x, truth, right=True)
-    generator = generator or torch.Generator().manual_seed(0)
+    generator = generator or stream()
     share = torch.rand(truth.shape, generator=generator, dtype=torch.float64).to(truth.device)
     return below + (share * (upto - below + 1)).long()
 
@@ -140,7 +142,7 @@ def pit(ranks: Tensor, members: int, generator: torch.Generator | None = None) -
     Arguments:
         ranks: (B, ...).
         members: m.
-        generator: on the CPU; seeded with 1 by default.
+        generator: on the CPU; a fixed one by default.
 
     Returns:
         Values in [0, 1], float64, of the shape of the ranks.
@@ -148,7 +150,7 @@ def pit(ranks: Tensor, members: int, generator: torch.Generator | None = None) -
     Source:
         Dawid, J. R. Stat. Soc. A 147 (1984) 278; Czado, Gneiting & Held, Biometrics 65 (2009) 1254, for the randomised one.
     """
-    generator = generator or torch.Generator().manual_seed(1)
+    generator = generator or stream(purpose=1)
     share = torch.rand(ranks.shape, generator=generator, dtype=torch.float64).to(ranks.device)
     return (ranks + share) / (members + 1)
 
@@ -228,10 +230,14 @@ def spread_skill(ensemble: Tensor, truth: Tensor) -> Tensor:
     return ((m + 1) / m * ensemble.var(0).mean() / (ensemble.mean(0) - truth).square().mean()).sqrt()
 
 
+def _sorted(ensemble: Tensor) -> Tensor:
+    """Members in order, (m, B, ...) to (B, ..., m): sorting runs along memory."""
+    return ensemble.movedim(0, -1).contiguous().sort(-1).values
+
+
 def _below(x: Tensor, y: Tensor, *, right: bool) -> Tensor:
-    """How many of the sorted members (m, 1, ...) lie below truths (B, ...), those that are equal included if `right`: (B, ...)."""
-    members = x[:, 0].movedim(0, -1).contiguous()
-    return torch.searchsorted(members, y.movedim(0, -1).contiguous(), right=right).movedim(-1, 0)
+    """How many of the sorted members (..., m) lie below truths (B, ...), those that are equal included if `right`: (B, ...)."""
+    return torch.searchsorted(x, y.movedim(0, -1).contiguous(), right=right).movedim(-1, 0)
 
 
 def _check(ensemble: Tensor, truth: Tensor, speaker: str, members: int) -> None:

@@ -1,7 +1,7 @@
 """The catalogue of metrics that compare fields with reference fields: name, group, formula, unit, and what each asks of the fields.
 
-A metric takes a view of both sets once (features, coordinates along random directions; the fields themselves by default) and measures
-between views, so that its noise floor, over many splits of the reference, costs no more views.
+A metric takes a view of both sets once (features, coordinates along random directions, places among all pairs; the fields themselves by
+default) and measures between views, so that its noise floor, over many splits of the reference, costs no more views.
 """
 
 from __future__ import annotations
@@ -15,13 +15,29 @@ from torch import Tensor
 
 from constraints import Grid
 from pcfm.metrics.calibration import coverage, crps, pit_deviation, ranks, spread_skill
-from pcfm.metrics.distances import PrincipalFeatures, RandomConvolutions, bandwidths, frechet_distance, mmd, sliced, slices
-from pcfm.metrics.distribution import energy_distance, spread, vectors
+from pcfm.metrics.distances import PrincipalFeatures, RandomConvolutions, bandwidths_of, frechet_distance, mmd_of, sliced, slices
+from pcfm.metrics.distribution import distances, energy_of, spread, vectors
 from pcfm.metrics.literature import mmse, smse
 from pcfm.metrics.pointwise import mean_error, spread_error
-from pcfm.metrics.spectrum import spectrum_error
-from pcfm.metrics.structure import Kind, amplitude_bands, amplitude_ratio, increment_distance, structure_error
+from pcfm.metrics.spectrum import error_of, resolved
+from pcfm.metrics.stream import stream
+from pcfm.metrics.structure import (
+    Kind,
+    amplitude_bands,
+    amplitude_ratio,
+    decades,
+    increments,
+    octaves,
+    pooled_distance,
+    structure_function,
+)
 from pcfm.naming import suggest
+
+INCREMENTS = 1024
+"""Increments of a field at one separation that their distributions are compared by, at random places."""
+
+POINTS = 2048
+"""Values of a field that ensembles are scored and ranked at, at random places."""
 
 PROJECTIONS = 256
 """Directions of the sliced Wasserstein distance."""
@@ -50,8 +66,14 @@ class Basis:
         return spread(self.reference)
 
     @cached_property
+    def pairs(self) -> Tensor:
+        """Distances of all pairs of references, (M, M)."""
+        x, y = vectors(self.reference, self.reference, self.scale, "energy_distance")
+        return distances(x, y)
+
+    @cached_property
     def bandwidths(self) -> Tensor:
-        return bandwidths(self.reference, self.scale)
+        return bandwidths_of(self.pairs)
 
     @cached_property
     def principal(self) -> PrincipalFeatures:
@@ -70,7 +92,7 @@ class Basis:
         return self.velocity or None
 
     def generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.seed)
+        return stream(self.seed)
 
 
 Values = Mapping[str, Tensor | float]
@@ -123,17 +145,26 @@ def _convolved(basis: Basis) -> str:
     return "" if basis.box and space <= 3 else "it is not a box of at most three space axes"
 
 
-def _structure(u: Tensor, r: Tensor, basis: Basis) -> Values:
-    return {"": structure_error(u, r, basis.grid, 2, basis.kind, components=basis.components)}
+def _curve(kind: Kind | None = None) -> Callable[[Tensor, Basis], Tensor]:
+    """Second-order structure functions of each sample, (N, R)."""
+    return lambda u, basis: structure_function(
+        u, basis.grid, 2, kind or basis.kind, components=basis.components, separations=octaves(basis.grid)
+    )[1]
 
 
-def _transverse(u: Tensor, r: Tensor, basis: Basis) -> Values:
-    return {"": structure_error(u, r, basis.grid, 2, "transverse", components=basis.components)}
+def _some_increments(u: Tensor, basis: Basis) -> Tensor:
+    """Increments at random places, the same for all samples, (N, R, K)."""
+    parts = []
+    for step in octaves(basis.grid):
+        delta = increments(u, basis.grid, step, basis.kind, components=basis.components)
+        parts.append(delta[:, torch.randperm(delta.shape[1], generator=basis.generator())[:INCREMENTS].to(u.device)])
+    least = min(part.shape[1] for part in parts)
+    return torch.stack([part[:, :least] for part in parts], dim=1)
 
 
-def _increments(u: Tensor, r: Tensor, basis: Basis) -> Values:
-    distance = increment_distance(u, r, basis.grid, None, basis.kind, components=basis.components)[1]
-    return {"mean over separations": distance.mean(), "one point apart": distance[0]}
+def _increments(x: Tensor, y: Tensor, basis: Basis) -> Values:
+    found = torch.stack([pooled_distance(x[:, i], y[:, i]) for i in range(x.shape[1])])
+    return {"mean over separations": found.mean(), "one point apart": found[0]}
 
 
 def _bands(u: Tensor, r: Tensor, basis: Basis) -> Values:
@@ -142,9 +173,30 @@ def _bands(u: Tensor, r: Tensor, basis: Basis) -> Values:
     return dict(zip(names, ratio, strict=True))
 
 
+def _places(u: Tensor, basis: Basis) -> Tensor:
+    """Of each sample its place in its set, its distances to all references, and those to its own set, (N, 1 + M + N)."""
+    place = torch.arange(len(u), dtype=u.dtype, device=u.device)[:, None]
+    if u is basis.reference:
+        return torch.cat([place, basis.pairs, basis.pairs], dim=1)
+    x, y = vectors(u, basis.reference, basis.scale, "energy_distance")
+    return torch.cat([place, distances(x, y), distances(x, x)], dim=1)
+
+
+def _pairs(x: Tensor, y: Tensor, basis: Basis) -> tuple[Tensor, Tensor, Tensor]:
+    """Distances within some samples, within some references, and between both."""
+    ours, theirs = x[:, 0].long(), y[:, 0].long()
+    return x[:, 1 + len(basis.reference) + ours], y[:, 1 + theirs], x[:, 1 + theirs]
+
+
 def _sliced_view(u: Tensor, basis: Basis) -> Tensor:
     x, _ = vectors(u, basis.reference, basis.scale, "sliced_wasserstein")
     return slices(x, PROJECTIONS, basis.generator()).T
+
+
+def _some_points(u: Tensor, basis: Basis) -> Tensor:
+    """Values at random places, the same for all samples, (N, K)."""
+    flat = u.flatten(1)
+    return flat[:, torch.randperm(flat.shape[1], generator=basis.generator())[:POINTS].to(u.device)]
 
 
 def _coverage(u: Tensor, r: Tensor, basis: Basis) -> Values:
@@ -161,10 +213,11 @@ METRICS: dict[str, Metric] = {
         "spread error (SMSE)", "default", "spread_error", "square", lambda u, r, b: {"": spread_error(u, r, b.grid)}
     ),
     "energy-distance": Metric(
-        "energy distance", "default", "energy_distance", "1", lambda u, r, b: {"": energy_distance(u, r, b.scale)}
+        "energy distance", "default", "energy_distance", "1", lambda x, y, b: {"": energy_of(*_pairs(x, y, b))}, _places
     ),
     "spectrum": Metric(
-        "spectrum error", "default", "spectrum_error", "decades", lambda u, r, b: {"": spectrum_error(u, r, b.grid)}, lacks=_periodic
+        "spectrum error", "default", "spectrum_error", "decades", lambda x, y, b: {"": error_of(x, y)}, lambda u, b: resolved(u, b.grid),
+        _periodic,
     ),
     "mmse-nodes": Metric("MMSE, mean over nodes", "literature", "mmse", "square", lambda u, r, b: {"": mmse(u, r)}),
     "smse-nodes": Metric("SMSE, mean over nodes", "literature", "smse", "square", lambda u, r, b: {"": smse(u, r)}),
@@ -175,18 +228,22 @@ METRICS: dict[str, Metric] = {
     ),
     "amplitude-bands": Metric("amplitude ratio", "structure", "amplitude_bands", "1", _bands, lacks=_uniform),
     "structure-function": Metric(
-        "structure function error, order 2", "structure", "structure_error", "decades", _structure, lacks=_isotropic
+        "structure function error, order 2", "structure", "structure_error", "decades",
+        lambda x, y, b: {"": decades(x.mean(0), y.mean(0))}, _curve(), _isotropic,
     ),
     "structure-function-transverse": Metric(
-        "transverse structure function error, order 2", "structure", "structure_error", "decades", _transverse,
-        lacks=lambda b: _isotropic(b) or ("" if b.velocity else "no channels are known as its velocity"),
+        "transverse structure function error, order 2", "structure", "structure_error", "decades",
+        lambda x, y, b: {"": decades(x.mean(0), y.mean(0))}, _curve("transverse"),
+        lambda b: _isotropic(b) or ("" if b.velocity else "no channels are known as its velocity"),
     ),
-    "increments": Metric("distance of increments", "structure", "increment_distance", "1", _increments, lacks=_isotropic),
+    "increments": Metric(
+        "distance of increments", "structure", "increment_distance", "1", _increments, _some_increments, _isotropic
+    ),
     "sliced-wasserstein": Metric(
         "sliced Wasserstein distance", "distances", "sliced_wasserstein", "1",
         lambda x, y, b: {"": sliced(x.T, y.T, 2.0)}, view=_sliced_view,
     ),
-    "mmd": Metric("MMD, squared", "distances", "mmd", "1", lambda u, r, b: {"": mmd(u, r, b.scale, widths=b.bandwidths)}),
+    "mmd": Metric("MMD, squared", "distances", "mmd", "1", lambda x, y, b: {"": mmd_of(*_pairs(x, y, b), b.bandwidths)}, _places),
     "frechet-convolutions": Metric(
         "Fréchet distance, random convolutions", "distances", "frechet_distance", "1",
         lambda x, y, b: {"": frechet_distance(x, y)}, view=lambda u, b: b.convolutions(u), lacks=_convolved,
@@ -195,11 +252,11 @@ METRICS: dict[str, Metric] = {
         "Fréchet distance, principal components", "distances", "frechet_distance", "1",
         lambda x, y, b: {"": frechet_distance(x, y)}, view=lambda u, b: b.principal(u),
     ),
-    "crps": Metric("CRPS", "calibration", "crps", "field", lambda u, r, b: {"": crps(u[:, None], r).mean()}),
-    "coverage": Metric("coverage less nominal", "calibration", "coverage", "1", _coverage, least=3),
+    "crps": Metric("CRPS", "calibration", "crps", "field", lambda u, r, b: {"": crps(u[:, None], r).mean()}, _some_points),
+    "coverage": Metric("coverage less nominal", "calibration", "coverage", "1", _coverage, _some_points, least=3),
     "pit": Metric(
         "PIT, largest deviation from uniform", "calibration", "pit_deviation", "1",
-        lambda u, r, b: {"": pit_deviation(ranks(u[:, None], r, b.generator()), len(u))},
+        lambda u, r, b: {"": pit_deviation(ranks(u[:, None], r, b.generator()), len(u))}, _some_points,
     ),
     "spread-skill": Metric(
         "spread-skill ratio", "calibration", "spread_skill", "1", lambda u, r, b: {"": spread_skill(u[:, None], r)}

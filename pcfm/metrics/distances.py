@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from constraints import Grid
-from pcfm.metrics.distribution import distances, spread, vectors
+from pcfm.metrics.distribution import distances, mean_of_pairs, spread, vectors
+from pcfm.metrics.stream import stream
 
 _SLICES = 32
 """Directions projected on at once: their coordinates take as much memory as so many fields."""
@@ -64,6 +65,8 @@ def wasserstein(x: Tensor, y: Tensor, order: float = 1.0) -> Tensor:
         )
     if order < 1:
         raise ValueError(f"wasserstein expects an order of at least 1; got {order}.")
+    if n == m:  # the levels are the same
+        return (x.sort(-1).values - y.sort(-1).values).abs().pow(order).mean(-1) ** (1 / order)
     steps = m * torch.arange(1, n + 1, device=x.device), n * torch.arange(1, m + 1, device=x.device)
     levels = torch.unique(torch.cat(steps))  # of both quantile functions, times n m: whole numbers
     width = torch.diff(levels, prepend=0 * levels[:1]).to(x) / (n * m)
@@ -106,7 +109,7 @@ def sliced_wasserstein(
         scale: $\sigma$, (C,); as for `energy_distance`.
         order: p, at least 1.
         projections: number of directions; the error of the mean over them falls as its square root.
-        generator: of the directions, on the CPU; seeded with 0 by default, so that values of one grid can be compared.
+        generator: of the directions, on the CPU; a fixed one by default, so that values of one grid can be compared.
 
     Returns:
         A scalar, (), in standard deviations.
@@ -120,7 +123,7 @@ def sliced_wasserstein(
     if projections < 1:
         raise ValueError(f"sliced_wasserstein expects at least one projection; got {projections}.")
     x, y = vectors(u, reference, scale, "sliced_wasserstein")
-    lines = slices(torch.cat([x, y]), projections, generator or torch.Generator().manual_seed(0))
+    lines = slices(torch.cat([x, y]), projections, generator or stream())
     return sliced(lines[:, : len(x)], lines[:, len(x) :], order)
 
 
@@ -132,9 +135,14 @@ def sliced(x: Tensor, y: Tensor, order: float) -> Tensor:
 def bandwidths(reference: Tensor, scale: Tensor | None = None) -> Tensor:
     r"""Bandwidths for `mmd`: $\frac14, \frac12, 1, 2, 4$ times the median distance of two reference fields, (5,); 1 where that is zero."""
     x, _ = vectors(reference, reference, scale, "bandwidths")
-    pairs = torch.triu_indices(len(x), len(x), 1, device=x.device)
-    median = distances(x, x)[pairs[0], pairs[1]].median()
-    return torch.tensor(FACTORS).to(x) * torch.where(median > 0, median, torch.ones_like(median))
+    return bandwidths_of(distances(x, x))
+
+
+def bandwidths_of(pairs: Tensor) -> Tensor:
+    """Bandwidths from the distances of all pairs of the reference."""
+    first, second = torch.triu_indices(len(pairs), len(pairs), 1, device=pairs.device)
+    median = pairs[first, second].median()
+    return torch.tensor(FACTORS).to(pairs) * torch.where(median > 0, median, torch.ones_like(median))
 
 
 def mmd(u: Tensor, reference: Tensor, scale: Tensor | None = None, *, widths: Tensor | None = None) -> Tensor:
@@ -166,14 +174,13 @@ def mmd(u: Tensor, reference: Tensor, scale: Tensor | None = None, *, widths: Te
     h = bandwidths(reference, scale) if widths is None else widths.to(reference).flatten()
     if not bool((h > 0).all()) or not len(h):
         raise ValueError(f"mmd expects positive bandwidths; got {h.tolist()}.")
-    kernels = []
-    for d in (distances(x, x), distances(y, y), distances(x, y)):
-        kernel = torch.zeros_like(d)
-        for width in h:
-            kernel += torch.exp(-(d / width).square() / 2) / len(h)
-        kernels.append(kernel)
-    own = [(k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1)) for k in kernels[:2]]
-    return own[0] + own[1] - 2 * kernels[2].mean()
+    return mmd_of(distances(x, x), distances(y, y), distances(x, y), h)
+
+
+def mmd_of(xx: Tensor, yy: Tensor, xy: Tensor, widths: Tensor) -> Tensor:
+    """The discrepancy from the distances of all pairs, within each set and between them."""
+    xx, yy, xy = (torch.stack([torch.exp(-(d / h).square() / 2) for h in widths]).mean(0) for d in (xx, yy, xy))
+    return mean_of_pairs(xx) + mean_of_pairs(yy) - 2 * xy.mean()
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> Tensor:
@@ -286,7 +293,7 @@ class RandomConvolutions:
         lead = (-1, *(1,) * len(grid.axes))
         self.centre = reference.transpose(0, 1).flatten(1).mean(1).to(torch.float64).reshape(lead)
         self.scale = spread(reference).to(torch.float64).reshape(lead)
-        generator = torch.Generator().manual_seed(seed)
+        generator = stream(seed)
         self.layers = []
         before = reference.shape[1]
         for width in widths:

@@ -14,6 +14,9 @@ import math
 import torch
 from torch import Tensor
 
+_NEAR = 1e-5
+"""Square of a distance over those of both vectors below which a difference of products is not trusted: it keeps eleven digits above."""
+
 
 def energy_distance(u: Tensor, reference: Tensor, scale: Tensor | None = None) -> Tensor:
     r"""Energy distance between the distributions of two sets of fields, estimated without bias.
@@ -39,7 +42,18 @@ def energy_distance(u: Tensor, reference: Tensor, scale: Tensor | None = None) -
         Székely & Rizzo, J. Stat. Plan. Inference 143 (2013) 1249; U-statistics as in Gretton et al., JMLR 13 (2012) 723.
     """
     x, y = vectors(u, reference, scale, "energy_distance")
-    return 2 * distances(x, y).mean() - _mean_of_pairs(x) - _mean_of_pairs(y)
+    return energy_of(distances(x, x), distances(y, y), distances(x, y))
+
+
+def energy_of(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
+    """The energy distance from the distances of all pairs, within each set and between them."""
+    return 2 * xy.mean() - mean_of_pairs(xx) - mean_of_pairs(yy)
+
+
+def mean_of_pairs(values: Tensor) -> Tensor:
+    """Mean of (n, n) values over pairs of two different samples."""
+    n = len(values)
+    return (values.sum() - values.diagonal().sum()) / (n * (n - 1))
 
 
 def vectors(u: Tensor, reference: Tensor, scale: Tensor | None, speaker: str) -> tuple[Tensor, Tensor]:
@@ -60,14 +74,22 @@ def vectors(u: Tensor, reference: Tensor, scale: Tensor | None, speaker: str) ->
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
-    """Distances of all pairs, (N, M), by differences: matrix products would cancel between nearby fields."""
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    r"""Distances of all pairs, (N, M).
 
-
-def _mean_of_pairs(x: Tensor) -> Tensor:
-    """Mean distance of two different samples."""
-    n = len(x)
-    return distances(x, x).sum() / (n * (n - 1))
+    In float64 from $\|x\|^2 + \|y\|^2 - 2x\cdot y$ of centred vectors, by a matrix product, but for pairs where that cancels, which are
+    measured by their difference; ten times faster than all differences, which other types take.
+    """
+    if x.dtype != torch.float64:
+        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    centre = y.mean(0)
+    a, b = x - centre, y - centre
+    size = a.square().sum(1)[:, None] + b.square().sum(1)
+    square = size - 2 * a @ b.T
+    rows, columns = (square <= _NEAR * size).nonzero(as_tuple=True)
+    if len(rows) > 4 * (len(x) + len(y)):
+        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    square[rows, columns] = (x[rows] - y[columns]).square().sum(1)
+    return square.sqrt()
 
 
 def spread(u: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pcfm.metrics.stream import stream
+
 Metric = Callable[[Tensor, Tensor], Tensor | float]
 """A number from fields and reference fields."""
 
@@ -54,7 +56,7 @@ def noise_floor(
         reference: (M, ...), at least four samples.
         splits: number of random splits.
         sizes: samples in each part; halves by default.
-        generator: on the CPU; seeded with 0 by default.
+        generator: on the CPU; a fixed one by default.
 
     Raises:
         ValueError: no split, or parts that do not fit into the reference.
@@ -75,7 +77,7 @@ def noise_floor(
 
 def random_halves(count: int, splits: int, size: int, generator: torch.Generator | None = None) -> list[Tensor]:
     """Random choices of so many out of `count` samples, in random order."""
-    generator = generator or torch.Generator().manual_seed(0)
+    generator = generator or stream()
     return [torch.randperm(count, generator=generator)[:size] for _ in range(splits)]
 
 
@@ -148,7 +150,7 @@ def bootstrap(
         resamples: number of draws.
         confidence: probability of the interval.
         both: draw the reference too; it is held fixed by default, and the interval is that of the samples alone.
-        generator: on the CPU; seeded with 0 by default.
+        generator: on the CPU; a fixed one by default.
 
     Raises:
         ValueError: fewer than two samples or draws, or a confidence beyond 0 and 1.
@@ -161,7 +163,7 @@ def bootstrap(
             f"bootstrap expects at least two samples and two resamples, and a confidence between 0 and 1; got {len(u)}, {resamples} and "
             f"{confidence}."
         )
-    generator = generator or torch.Generator().manual_seed(0)
+    generator = generator or stream()
     values = []
     for _ in range(resamples):
         ours = torch.randint(len(u), (len(u),), generator=generator).to(u.device)

@@ -204,8 +204,8 @@ def scheme_errors(constraint: Constraint, u: Tensor) -> dict[str, Tensor]:
 def feasible(constraint: Constraint, u: Tensor, tolerance: float = 1e-3) -> Tensor:
     r"""Which samples obey all laws, (N,), as I-PCFM counts.
 
-    $\|R(u_n)\|_2\le\epsilon$ of each equality and $\max_i g_i(u_n)\le\epsilon$ of each inequality. The tolerance is absolute, in the unit of
-    each residual; NaN and infinities are not feasible.
+    $\|R(u_n)\|_2\le\epsilon$ of each equality and $\max_i g_i(u_n)\le\epsilon$ of each inequality. The tolerance is absolute, in the unit
+    of each residual; NaN and infinities are not feasible.
 
     Raises:
         ValueError: a tolerance that is not positive.

@@ -20,13 +20,16 @@ from torch import Tensor
 from constraints import EvolutionEquation, Grid
 from constraints.calculus import CentralDifference
 
+_ROUNDING = 1e3
+"""Round-off of rates, in that of the fields over a time step: derivatives in space amplify it by at most about as much."""
+
 
 class EquationResidual(NamedTuple):
     """Root mean square residual of each sample.
 
     Attributes:
         absolute: (N,), in the unit of u over that of time.
-        relative: (N,), over the root of the sum of both terms' mean squares; zero where both vanish.
+        relative: (N,), over the root of the sum of both terms' mean squares; zero where both are round-off of the fields.
     """
 
     absolute: Tensor
@@ -56,8 +59,8 @@ def equation_residual(u: Tensor, grid: Grid, rate: Callable[[Tensor], Tensor], *
     if f.shape != u.shape:
         raise ValueError(f"equation_residual expects a rate of shape {tuple(u.shape)}; it gave {tuple(f.shape)}.")
     change = CentralDifference(order).derivative(u, grid, "time")
-    terms = [_inside(part, grid, order // 2, margin) for part in (change - f, change, f)]
-    return _of(*(part.flatten(1).square().mean(1) for part in terms))
+    step = float(torch.diff(grid.axes[0].positions()).min())
+    return _of(_inside(change, grid, order // 2, margin), _inside(f, grid, order // 2, margin), u, step)
 
 
 def scheme_residual(law: EvolutionEquation, u: Tensor) -> EquationResidual:
@@ -75,12 +78,15 @@ def scheme_residual(law: EvolutionEquation, u: Tensor) -> EquationResidual:
     rates = law.rate(u[:, :, : steps + 1])
     f = ((1 - law.theta) * rates[:, :, :-1] + law.theta * rates[:, :, 1:]).flatten(3)[..., law.points]
     change = torch.diff(u[:, :, : steps + 1], dim=2).flatten(3)[..., law.points] / gaps
-    return _of(*(part.flatten(1).square().mean(1) for part in (change - f, change, f)))
+    return _of(change, f, u, float(law.gaps.min()))
 
 
-def _of(residual: Tensor, change: Tensor, rate: Tensor) -> EquationResidual:
-    """From mean squares."""
-    return EquationResidual(residual.sqrt(), torch.where(residual == 0, residual, residual / (change + rate)).sqrt())
+def _of(change: Tensor, rate: Tensor, u: Tensor, step: float) -> EquationResidual:
+    """From both terms at the points that count, the fields they are of, and the time step."""
+    absolute, *terms = (part.flatten(1).square().mean(1).sqrt() for part in (change - rate, change, rate))
+    both = torch.hypot(*terms)
+    noise = _ROUNDING * torch.finfo(u.dtype).eps / step * u.flatten(1).square().mean(1).sqrt()
+    return EquationResidual(absolute, torch.where(both <= noise, 0.0, absolute / both))
 
 
 def _inside(u: Tensor, grid: Grid, times: int, margin: int) -> Tensor:

@@ -81,7 +81,17 @@ def spectrum_error(u: Tensor, reference: Tensor, grid: Grid) -> Tensor:
     """
     grid.check(u, "spectrum_error")
     grid.check(reference, "spectrum_error", channels=u.shape[1])
-    ours, theirs = (energy_spectrum(fields, grid)[1].mean(0)[: _nyquist(grid) + 1] for fields in (u, reference.to(u)))
+    return error_of(resolved(u, grid), resolved(reference.to(u), grid))
+
+
+def resolved(u: Tensor, grid: Grid) -> Tensor:
+    """Energies of each sample in the shells that lie on the grid in all directions, (N, S)."""
+    return energy_spectrum(u, grid)[1][:, : _nyquist(grid) + 1]
+
+
+def error_of(ours: Tensor, theirs: Tensor) -> Tensor:
+    """The error of the mean of some spectra, (N, S), against others', (M, S)."""
+    ours, theirs = ours.mean(0), theirs.mean(0)
     peak = theirs.max()
     if peak == 0:
         return torch.where(ours.max() == 0, ours.max(), ours.new_tensor(math.inf))

@@ -141,6 +141,11 @@ def structure_error(
         structure_function(fields, grid, order, kind, components=components, separations=steps)[1].mean(0)
         for fields in (u, reference.to(u))
     )
+    return decades(ours, theirs)
+
+
+def decades(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Root mean square of the logarithms of the ratio of two curves, (R,) each; what is below the floor counts as the floor."""
     floor = FLOOR * theirs.max()
     if floor == 0:
         return torch.where(ours.max() == 0, ours.max(), ours.new_tensor(math.inf))
@@ -224,10 +229,15 @@ def increment_distance(
     steps = octaves(grid, axis) if separations is None else list(separations)
     values = []
     for step in steps:
-        ours, theirs = (increments(fields, grid, step, kind, components=components, axis=axis).flatten() for fields in (u, reference.to(u)))
-        distance = wasserstein(ours, theirs)
-        values.append(torch.where(distance == 0, distance, distance / theirs.square().mean().sqrt()))
+        parts = (increments(fields, grid, step, kind, components=components, axis=axis) for fields in (u, reference.to(u)))
+        values.append(pooled_distance(*parts))
     return _axes(grid, axis)[0].spacing * torch.tensor(steps, dtype=u.dtype, device=u.device), torch.stack(values)
+
+
+def pooled_distance(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Wasserstein-1 distance of all values of two sets over the root mean square of the second, ()."""
+    distance = wasserstein(ours.flatten(), theirs.flatten())
+    return torch.where(distance == 0, distance, distance / theirs.square().mean().sqrt())
 
 
 def amplitude_ratio(u: Tensor, reference: Tensor, grid: Grid) -> Tensor:
