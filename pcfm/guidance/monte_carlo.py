@@ -12,8 +12,8 @@ class MonteCarlo(Guidance):
     r"""$g = b_t\sum_i (w^\star_i - w_i)\,x_1^i$ with $w_i \propto p_0\bigl((x - \alpha_t x_1^i)/\sigma_t\bigr)$ and
     $w^\star_i \propto w_i\,e^{-J(x_1^i)}$ over draws of the data, for a source of white noise.
 
-    Exact in the limit of many draws, any data, any energy; the network is not asked. The weights are softmaxes of logarithms. Their effective
-    number falls towards t = 1, and with the size of a field at every time: a method for few dimensions, or for a yardstick.
+    Exact in the limit of many draws, any data, any energy; the network is not asked. The weights are softmaxes of logarithms. Their
+    effective number falls towards t = 1, and with the size of a field at every time: a method for few dimensions, or for a yardstick.
 
     Arguments:
         draws: draws of the data, (K, C, *N).

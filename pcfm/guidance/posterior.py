@@ -33,9 +33,9 @@ class GaussianPosterior(Guidance):
         constraint: the laws, equalities; the laws' own variances are R.
         covariance: one of `COVARIANCES`.
         iterations: conjugate gradients at most.
-        slack: standard deviation, as a multiple of $r_t$, by which the endpoint may be off in the rows of exact laws: $\tau^2 r_t^2 H H^\top$
-            is added to their $H\hat C H^\top$. Under laws that all data obey, $C_t$ vanishes along $H^\top$ and what a trained network
-            gives in its place has any sign.
+        slack: standard deviation, as a multiple of $r_t$, by which the endpoint may be off in the rows of exact laws: $\tau^2 r_t^2 H
+            H^\top$ is added to their $H\hat C H^\top$. Under laws that all data obey, $C_t$ vanishes along $H^\top$ and what a trained
+            network gives in its place has any sign.
 
     Raises:
         ValueError: an inequality, an unknown covariance, `zero` under an exact law, or a slack that is negative.

@@ -1,7 +1,7 @@
 r"""DiffusionPDE: descent on observations, and on equations late, through the network, after each step.
 
-In the variables of the published method, $y = x_t/\alpha_t$ and $\varsigma = \sigma_t/\alpha_t$, a step of Heun's rule in $\varsigma$ follows
-$dy/d\varsigma = \hat x_0$, the noise that state and velocity imply; then
+In the variables of the published method, $y = x_t/\alpha_t$ and $\varsigma = \sigma_t/\alpha_t$, a step of Heun's rule in $\varsigma$
+follows $dy/d\varsigma = \hat x_0$, the noise that state and velocity imply; then
 
 $$y \leftarrow y - \nabla_y\Bigl(\sum_i\zeta_i\,\|h_i(\hat x_1)\|\Bigr),$$
 
@@ -36,8 +36,8 @@ class DiffusionPDE(Sampler):
     """Steps of Heun's rule in noise scale, each with descent on the misfit of observations, late on equations too, through the network.
 
     Misfits are in the unit of each law, and so are their weights: the published ones (observations/equation) are 5 to 5000/100 for Darcy,
-    320/100 for Burgers, 1/1 for Navier-Stokes, 0.8 to 60/1 for Poisson and Helmholtz. The reference's equations of Darcy and Burgers lack the
-    grid spacing: to have them as executed, state the law on a grid of unit spacing (`Axis(name, points, length=points)`).
+    320/100 for Burgers, 1/1 for Navier-Stokes, 0.8 to 60/1 for Poisson and Helmholtz. The reference's equations of Darcy and Burgers lack
+    the grid spacing: to have them as executed, state the law on a grid of unit spacing.
 
     Attributes:
         velocity: the flow's velocity.

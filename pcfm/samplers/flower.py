@@ -4,8 +4,8 @@ $$\tilde x_1 = \arg\min_x\;\tfrac{1}{2\nu_t^2}\|x - u\|^2_{\Sigma^{-1}} + \tfrac
 x_s = \alpha_s\tilde x_1 + \sigma_s\epsilon,\qquad \nu_t^2 = \frac{\sigma_t^2}{\alpha_t^2 + \sigma_t^2}.$$
 
 With $u = \hat x_1$ this is the mean of $x_1$ under a Gaussian of variance $\nu_t^2$ around the endpoint and the observation; with u and y
-perturbed by noise of their own covariances it is a draw (Papandreou & Yuille, NeurIPS 2010), and for fields $\mathcal N(0, \Sigma)$ an exact
-one, $\Sigma$ the covariance of the source.
+perturbed by noise of their own covariances it is a draw (Papandreou & Yuille, NeurIPS 2010), and for fields $\mathcal N(0, \Sigma)$ an
+exact one, $\Sigma$ the covariance of the source.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Flower(Sampler):
     """Refine the endpoint by the laws, noisy or exact, in the posterior mean or a draw of it; return with fresh noise.
 
     With `gamma=1` it samples the posterior of fields distributed like the source exactly, at every number of steps; with `gamma=0`, the
-    published default, it collapses the spread. The network is not differentiated. Curved laws are linearised at the endpoint; inequalities are
-    left to the last projection.
+    published default, it collapses the spread. The network is not differentiated. Curved laws are linearised at the endpoint; inequalities
+    are left to the last projection.
 
     Attributes:
         velocity: the flow's velocity.

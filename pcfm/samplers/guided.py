@@ -33,8 +33,8 @@ ENERGIES = ("distance", "residual")
 """Half the squared distance to the nearest lawful field; half the squared residual in its own unit."""
 
 GRADIENTS = ("network", "endpoint", "state")
-"""Through the network (`LocalGradient`); at the endpoint, without derivatives of the network (`IsotropicGradient`); at the state itself, the
-recipe that tilts nothing (`VelocityDrift`)."""
+"""Through the network (`LocalGradient`); at the endpoint, without derivatives of the network (`IsotropicGradient`); at the state itself,
+the recipe that tilts nothing (`VelocityDrift`)."""
 
 
 def energy_of(constraint: Constraint, kind: str, strength: float, projector: Projector) -> Energy:
@@ -57,8 +57,9 @@ def energy_of(constraint: Constraint, kind: str, strength: float, projector: Pro
 class GuidedFlow(Sampler):
     """The flow guided down the energy of the law, with any solver, then the nearest lawful field.
 
-    The target is the flow's distribution times $e^{-J}$, which the guidance meets to first order in J, or damped, for a single row of a law,
-    to second. Without damping explicit steps blow up where the energy is stronger than the number of steps over the variance of the data.
+    The target is the flow's distribution times $e^{-J}$, which the guidance meets to first order in J, or damped, for a single row of a
+    law, to second. Without damping explicit steps blow up where the energy is stronger than the number of steps over the variance of the
+    data.
 
     Attributes:
         base: the solver.
@@ -71,7 +72,7 @@ class GuidedFlow(Sampler):
         energy: one of `ENERGIES`.
         gradient: where the energy is differentiated, one of `GRADIENTS`.
         damped: whether the guidance is bounded as that of a quadratic energy is; else it is the published one.
-        clip: largest ratio of guidance to velocity, 0 for any.
+        clip: largest ratio of the norms of guidance and velocity, 0 for any.
         final: whether a projection follows the last step.
 
     Raises:
@@ -90,11 +91,11 @@ class GuidedFlow(Sampler):
     constraint: Constraint
     source: Source | None = None
     projector: Projector = field(default_factory=Projector)
-    strength: float = 10.0
+    strength: float = 100.0
     energy: str = "distance"
     gradient: str = "network"
     damped: bool = True
-    clip: float = 0.0
+    clip: float = 5.0
     final: bool = True
 
     def __post_init__(self) -> None:
@@ -127,8 +128,8 @@ class GuidedFlow(Sampler):
 class PosteriorFlow(Sampler):
     """The flow guided to the posterior under the law, noisy or exact, then the nearest lawful field.
 
-    With `covariance=jacobian` exact for Gaussian fields under linear laws, up to the solver and the conjugate gradients. Inequalities are left
-    to the last projection.
+    With `covariance=jacobian,slack=0,clip=0` exact for Gaussian fields under linear laws, up to the solver and the conjugate gradients.
+    Inequalities are left to the last projection.
 
     Attributes:
         base: the solver.
@@ -139,8 +140,10 @@ class PosteriorFlow(Sampler):
         projector: counts the projections.
         covariance: "jacobian" (MMPS), "isotropic" (PiGDM) or "zero" (DPS, for laws observed with noise).
         iterations: conjugate gradients of "jacobian", a reverse pass of the network each.
-        slack: of exact laws, as of `GaussianPosterior`; 0 for what is exact for Gaussian fields.
+        slack: of exact laws, as of `GaussianPosterior`.
         start: earliest time at which the network is differentiated.
+        clip: largest ratio of the norms of guidance and velocity, 0 for any. Guidance to what is observed stays below 5; where data obey a
+            law anyway and nothing needs guiding, a trained network's $C_t$ is noise and its inverse has no bound.
         final: whether a projection on the exact laws follows the last step.
 
     Raises:
@@ -164,6 +167,7 @@ class PosteriorFlow(Sampler):
     iterations: int = 5
     slack: float = 0.1
     start: float = 0.01
+    clip: float = 5.0
     final: bool = True
 
     def __post_init__(self) -> None:
@@ -175,7 +179,7 @@ class PosteriorFlow(Sampler):
             raise ValueError("posterior sampling expects at least one equality among the laws; use 'guided' for inequalities.")
         law = equalities[0] if len(equalities) == 1 else Intersection(*equalities)
         guidance = GaussianPosterior(law, self.covariance, self.iterations, self.slack)
-        return GuidedVelocity(self.velocity, self.path, [guidance], self.source, self.start)
+        return GuidedVelocity(self.velocity, self.path, [guidance], self.source, self.start, clip=self.clip or None)
 
     @cached_property
     def guided(self) -> Sampler:

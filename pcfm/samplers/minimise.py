@@ -4,8 +4,8 @@ r"""Limited-memory BFGS for a batch of independent problems: each sample has its
 of one depends on its company.
 
 Source:
-    Nocedal & Wright, Numerical Optimization (2006), algorithms 7.4 and 7.5, with a line search for the weak Wolfe conditions by secants within
-    a bracket (Lewis & Overton, Math. Program. 141 (2013) 135, for the bracketing).
+    Nocedal & Wright, Numerical Optimization (2006), algorithms 7.4 and 7.5, with a line search for the weak Wolfe conditions by secants
+    within a bracket (Lewis & Overton, Math. Program. 141 (2013) 135, for the bracketing).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class DFlow(Sampler):
 
     A search for a mode, not a sampler of a distribution: for a Gaussian flow under linear laws and `regularisation` it ends on the ridge
     solution, whatever noise it began with; without, it ends on the field of the nearest noise. An evaluation costs 2N - 1 forward and N
-    reverse steps for N up to 16, N forward steps more up to 256. The reverse pass holds the graph of one step at a time.
+    reverse steps for N up to 32, N forward steps more up to 1024. The reverse pass holds the graph of one step at a time.
 
     Attributes:
         base: the solver; its steps are what is differentiated.
@@ -37,8 +37,8 @@ class DFlow(Sampler):
         history: pairs that L-BFGS keeps.
         regularisation: lambda.
         regulariser: R, one of `REGULARISERS`; both mean white noise.
-        blend: a of the first noise, sqrt(a) times that of the lawful field nearest to zero, by the solver in reverse, plus sqrt(1 - a) times
-            a draw.
+        blend: a of the first noise, sqrt(a) times that of the lawful field nearest to zero, by the solver in reverse, plus sqrt(1 - a)
+            times a draw.
         energy: "residual", half the squared residual in its own unit, or "distance", half the squared distance to the nearest lawful field.
         strength: of the energy of exact laws; noisy ones have their likelihood's.
         final: whether a projection on the exact laws follows.
@@ -48,7 +48,8 @@ class DFlow(Sampler):
 
     Source:
         Ben-Hamu et al., D-Flow, ICML 2024, arXiv:2402.14017; 20 iterations and no regularisation as in the comparisons of ECI and PCFM.
-        Deviations: each sample has its own curvature and line search, where the usual optimiser takes a batch for one vector; lambda R is added
+        Deviations: each sample has its own curvature and line search, where the usual optimiser takes a batch for one vector; lambda R is
+            added
         with the sign that draws noise to its typical norm.
     """
 

@@ -1,7 +1,7 @@
 r"""Markov chains in the source: the posterior $p_1^\star \propto p_1 e^{-J}$ as the image of $q(x_0) \propto p_0(x_0)\,e^{-J(\psi(x_0))}$.
 
-The preconditioned Crank-Nicolson Langevin proposal leaves $\mathcal N(0, \Sigma)$, the source, alone where J is constant, so that its step does
-not shrink as grids are refined, and $\Sigma^{-1}$ never appears:
+The preconditioned Crank-Nicolson Langevin proposal leaves $\mathcal N(0, \Sigma)$, the source, alone where J is constant, so that its step
+does not shrink as grids are refined, and $\Sigma^{-1}$ never appears:
 
 $$(2 + h)\,y = (2 - h)\,x - 2h\,\Sigma\nabla\Phi(x) + \sqrt{8h}\,\xi,\qquad \Phi = J\circ\psi,\;\xi\sim\mathcal N(0, \Sigma),$$
 
@@ -72,8 +72,8 @@ class SourceChain(Sampler):
         ValueError: an option out of its range.
 
     Source:
-        Cotter, Roberts, Stuart & White, MCMC methods for functions, Statistical Science 28 (2013) 424; in the source of a flow: Wang et al.,
-        Source-guided flow matching, arXiv:2508.14807.
+        Cotter, Roberts, Stuart & White, MCMC methods for functions, Statistical Science 28 (2013) 424; in the source of a flow: Wang et
+        al., Source-guided flow matching, arXiv:2508.14807.
     """
 
     lawful: ClassVar[bool] = True

@@ -17,7 +17,7 @@ from torch import Tensor
 from pcfm.guidance import Energy
 from pcfm.samplers.sampler import Sampler
 
-KEPT = 16
+KEPT = 32
 """States kept at each level. N steps take N - 1 further forward steps up to KEPT, and N more for each further power of it."""
 
 
