@@ -25,8 +25,8 @@ from constraints import Axis, Grid
 from pcfm.cli import COMMANDS, gather
 from pcfm.commands import common, data
 from pcfm.experiment import NETWORKS, SOURCES, shipped
-from pcfm.methods import METHODS, SOLVERS
 from pcfm.laws import LAWS, Context, standing
+from pcfm.methods import METHODS, SOLVERS
 from pcfm.report import Record
 from pde_datasets import PROBLEMS, Fields, store
 from pde_datasets.loaders import FORMATS

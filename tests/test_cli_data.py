@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -251,3 +252,27 @@ def test_words_that_are_none_are_refused(words: str, message: str, call: Call) -
     ran = call(f"inspect a.npy --words {words}")
     assert ran.status == 2
     assert message in ran.err
+
+
+def test_inspect_of_numbers_in_time_has_no_laws_in_space(call: Call) -> None:
+    Path("drag.dat").write_text("# drag of a cylinder\n# time Cd\n" + "".join(f"{t} {1 / (1 + t)}\n" for t in range(8)))
+    document = call("inspect drag.dat --json").json()
+    assert document["axes"][0]["name"] == "time"
+    assert document["laws"] == []
+    assert document["attributes"]["source"] == "drag of a cylinder"
+    assert "no axis in space" in call("inspect drag.dat").out
+
+
+def test_inspect_says_units_times_and_what_a_mesh_lacks(call: Call) -> None:
+    from pde_datasets.mesh import Mesh, on_mesh
+
+    line = Grid(Axis("time", 3, length=2.0, unit="days"), Axis("x", 4, length=5.0))
+    store.write(Path("line.h5"), Fields(torch.rand(1, 1, 3, 4), line, ("u",), attributes={"boundaries": "walls", "time": 3.5}))
+    told = call("inspect line.h5").out
+    assert re.search(r"1 sample,.*time: 3 nodes.*length 2 days\n.*x: 4 nodes.*length 5\n", told, re.DOTALL)
+    assert re.search(r"time +3\.5\n +boundaries +walls", told)
+    assert "maximum-principle" in told
+    for points, words in ((6, "6 points\n"), (9, "6 points of 9 points"), (0, "6 points, no coordinates")):
+        mesh = Mesh(torch.rand(points, 2, dtype=torch.float64))
+        store.write(Path("mesh.h5"), Fields(torch.rand(2, 1, 6), on_mesh(6), ("u",), mesh=mesh), overwrite=True)
+        assert f"values at {words}" in call("inspect mesh.h5").out

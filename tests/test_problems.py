@@ -19,6 +19,7 @@ from pde_datasets.problems import Burgers, Heat, Kolmogorov, TaylorGreen
 from pde_datasets.problems.burgers import cole_hopf
 from pde_datasets.random_fields import gaussian_fields, wavenumber_magnitude
 from pde_datasets.solvers import ETDRK4
+from tests.conftest import Figure
 
 TAU = 2 * math.pi
 SCHEME = Spectral()
@@ -89,7 +90,7 @@ def test_constant_forcing_is_integrated_exactly(rate: float) -> None:
 
 
 @pytest.mark.parametrize("rate", [-4.0, 1.0, 0.0])
-def test_fourth_order_on_the_bernoulli_equation(rate: float) -> None:
+def test_fourth_order_on_the_bernoulli_equation(rate: float, figure: Figure) -> None:
     r"""$\dot v = L v + v^2$: $1/v$ obeys a linear equation."""
     start = 0.4
     reciprocal = 1 / start - 1 if rate == 0 else (1 / start + 1 / rate) * math.exp(-rate) - 1 / rate
@@ -101,6 +102,7 @@ def test_fourth_order_on_the_bernoulli_equation(rate: float) -> None:
         errors.append(state - 1 / reciprocal)
     assert order(*errors) == pytest.approx(4, abs=0.25)
     assert errors[1].abs().item() < 1e-5
+    figure("ETDRK4", f"v' = L v + v^2, L = {rate:g}: order", order(*errors), "exact: 1/v obeys a linear equation", reference=4)
 
 
 # --- random fields -----------------------------------------------------------------------------------------------------------------
@@ -189,11 +191,13 @@ def test_cole_hopf_quadrature(viscosity: float, time: float) -> None:
     assert torch.allclose(cole_hopf(x, time, viscosity), convolved(x, time, viscosity), rtol=0, atol=1e-12)
 
 
-def test_cole_hopf_steepens_to_the_published_slope() -> None:
+def test_cole_hopf_steepens_to_the_published_slope(figure: Figure) -> None:
     """Basdevant et al. (1986): for viscosity 0.01/pi the slope at x = 0 reaches 152.00516 at t = 1.6037/pi."""
     h = 1e-6
     ends = cole_hopf(torch.tensor([-h, h], dtype=torch.float64), 1.6037 / math.pi, 0.01 / math.pi)
     assert (ends[0] - ends[1]).item() / (2 * h) == pytest.approx(152.00516, abs=2e-3)
+    slope = (ends[0] - ends[1]).item() / (2 * h)
+    figure("burgers", "Cole-Hopf integral: steepest slope for nu = 0.01/pi", slope, "Basdevant et al. (1986)", reference=152.00516)
 
 
 def sine_wave(steps: int, points: int = 128, mean: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -210,24 +214,28 @@ def sine_wave(steps: int, points: int = 128, mean: float = 0.0) -> tuple[Tensor,
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.7], ids=["standing", "carried"])
-def test_burgers_is_the_cole_hopf_solution(mean: float) -> None:
+def test_burgers_is_the_cole_hopf_solution(mean: float, figure: Figure) -> None:
     """Before (t = 1/4) and after (1/2, 3/4, 1) steepening, which without viscosity is at t = 1/pi."""
     solved, exact = sine_wave(steps=256, mean=mean)
     assert (solved - exact).abs().max() < 5e-9
+    name = f"sine wave with a mean of {mean:g}, 256 steps a stored time: largest error"
+    figure("burgers", name, (solved - exact).abs().max(), "Cole-Hopf integral")
     assert exact[2].diff().abs().max() > 1.5 * exact[0].diff().abs().max()
 
 
-def test_burgers_is_fourth_order_in_time() -> None:
+def test_burgers_is_fourth_order_in_time(figure: Figure) -> None:
     errors = [solved - exact for solved, exact in (sine_wave(16), sine_wave(32), sine_wave(64))]
     for i in range(2):
         assert order(errors[i], errors[i + 1]) == pytest.approx(4, abs=0.25)
+    figure("burgers", "sine wave: order in time", order(*errors[1:]), "Cole-Hopf integral", reference=4)
 
 
-def test_burgers_keeps_mass_and_loses_energy() -> None:
+def test_burgers_keeps_mass_and_loses_energy(figure: Figure) -> None:
     problem = Burgers(points=96, times=65, viscosity=0.01, steps=4)
     u = problem.draw(6, seed=1).u[:, 0]
     masses = u.mean(-1)
     assert (masses - masses[:, :1]).abs().max() < 1e-14 * u.abs().max()
+    figure("burgers", "mass: largest change, relative", (masses - masses[:, :1]).abs().max() / u.abs().max(), "conserved")
     assert masses[:, 0].abs().min() > 1e-3
     energy = u.square().mean(-1) / 2
     assert (energy.diff(dim=1) < 0).all()
@@ -262,7 +270,7 @@ def test_burgers_initial_data_have_the_stated_spectrum() -> None:
 # --- exact fields: heat and Taylor-Green -------------------------------------------------------------------------------------------
 
 
-def test_heat_solves_the_heat_equation() -> None:
+def test_heat_solves_the_heat_equation(figure: Figure) -> None:
     r"""Every Fourier mode of the fields decays as $e^{-\nu k^2 t}$, from the stated initial data."""
     problem = Heat(points=32, times=7)
     drawn = problem.draw(5, seed=3)
@@ -272,6 +280,7 @@ def test_heat_solves_the_heat_equation() -> None:
     modes = torch.fft.fft(drawn.u[:, 0])
     decay = torch.exp(-nu[:, None, None] * time[:, None] * wavenumbers(problem.grid.axes[1]) ** 2)
     assert (modes - modes[:, :1] * decay).abs().max() < 1e-12
+    figure("heat", "every Fourier mode: largest error", (modes - modes[:, :1] * decay).abs().max(), "exact: exp(-nu k^2 t)")
 
 
 RANGES: list[tuple[Problem, dict[str, tuple[float, float]]]] = [
@@ -295,7 +304,7 @@ def test_parameters_are_uniform_on_their_ranges_and_independent(problem: Problem
 
 
 @pytest.mark.parametrize("mode", [1, 3])
-def test_taylor_green_solves_navier_stokes(mode: int) -> None:
+def test_taylor_green_solves_navier_stokes(mode: int, figure: Figure) -> None:
     """Velocity decays as under viscosity alone, and the curl of advection, hence pressure's task, vanishes at all times."""
     problem = TaylorGreen(points=24, times=5, mode=mode)
     drawn = problem.draw(4, seed=2)
@@ -303,15 +312,20 @@ def test_taylor_green_solves_navier_stokes(mode: int) -> None:
     modes = torch.fft.fft2(drawn.u)
     k2 = wavenumbers(grid.axes[0])[:, None] ** 2 + wavenumbers(grid.axes[1])[None, :] ** 2
     time = problem.grid.axes[0].positions()[:, None, None]
+    turning = 0.0
     decay = torch.exp(-nu[:, None, None, None] * k2 * time)[:, None]
     assert (modes - modes[:, :, :1] * decay).abs().max() < 1e-11
+    error = (modes - modes[:, :, :1] * decay).abs().max() / modes.abs().max()
+    figure("taylor-green", f"mode {mode}, every Fourier mode: largest relative error", error, "exact: exp(-2 nu k^2 t)")
     for t in range(5):
         u = drawn.u[:, :, t]
         advection = torch.cat([(u * gradient(u[:, c : c + 1], grid, SCHEME)).sum(1, keepdim=True) for c in range(2)], dim=1)
+        turning = max(turning, curl(advection, grid, SCHEME).abs().max().item())
         assert curl(advection, grid, SCHEME).abs().max() < 1e-11
         assert divergence(u, grid, SCHEME).abs().max() < 1e-12
         assert advection.abs().amax((1, 2, 3)).max() > 1e-3
     assert torch.allclose(laplacian(drawn.u[:, :, 0], grid, SCHEME), -2 * mode**2 * drawn.u[:, :, 0], atol=1e-10)
+    figure("taylor-green", f"mode {mode}: curl of the advection, largest", turning, "exact: 0, advection is a gradient")
     speed = drawn.u[:, :, 0].square().sum(1).mean((1, 2))
     assert torch.allclose(speed, drawn.parameters["amplitude"] ** 2 / 2, atol=1e-12)
 
@@ -352,16 +366,18 @@ def test_advection_is_the_exact_one_of_the_resolved_modes() -> None:
     assert spectrum.abs().max() > 1
 
 
-def test_advection_conserves_energy_and_enstrophy() -> None:
+def test_advection_conserves_energy_and_enstrophy(figure: Figure) -> None:
     problem = replace(SMALL, force=0.0)
     flow, w = problem.flow(), vorticity(problem, 3)
     rate, omega, psi = (flow.vorticity(f) for f in (flow.nonlinear(w), w, w * flow.inverse_k2))
-    for partner in (omega, psi):
+    for kept, partner in (("enstrophy", omega), ("energy", psi)):
         size = (rate.square().mean((1, 2)) * partner.square().mean((1, 2))).sqrt()
         assert ((rate * partner).mean((1, 2)).abs() / size).max() < 1e-14
+        worst = ((rate * partner).mean((1, 2)).abs() / size).max()
+        figure("vorticity solver", f"{kept} that advection makes, relative", worst, "conserved")
 
 
-def test_vorticity_solver_reproduces_taylor_green() -> None:
+def test_vorticity_solver_reproduces_taylor_green(figure: Figure) -> None:
     """Without force and drag, from the vorticity of random arrays, to the exact velocity one time unit later."""
     exact = TaylorGreen(points=32, times=2, mode=2, viscosity=(0.08, 0.08))
     fields = exact.draw(3, seed=4)
@@ -369,6 +385,7 @@ def test_vorticity_solver_reproduces_taylor_green() -> None:
     w = flow.transform(curl(fields.u[:, :, 0], exact.grid.space, SCHEME)[:, 0])
     later = flow.velocity(flow.advance(w, 1.0))
     assert (later - fields.u[:, :, 1]).abs().max() < 1e-10
+    figure("vorticity solver", "Taylor-Green vortex, 1 time unit: largest error", (later - fields.u[:, :, 1]).abs().max(), "exact velocity")
     ratio = later.abs().amax((1, 2, 3)) / fields.u[:, :, 0].abs().amax((1, 2, 3))
     assert torch.allclose(ratio, torch.full_like(ratio, math.exp(-2 * 0.08 * 4)), rtol=1e-10)
 
@@ -385,7 +402,7 @@ def test_laminar_profile_is_steady() -> None:
     assert (flow.velocity(disturbed) - u).abs().max() < 1e-6
 
 
-def test_energy_budget_closes() -> None:
+def test_energy_budget_closes(figure: Figure) -> None:
     r"""$\dot E = -2\nu Z - 2\alpha E + \langle\mathbf u\cdot\mathbf f\rangle$, by centred differences of second order."""
     problem = Kolmogorov(points=32, viscosity=0.02, drag=0.3, force=2.0)
     start = problem.flow().advance(vorticity(problem, 6), 0.5)
@@ -406,13 +423,16 @@ def test_energy_budget_closes() -> None:
         errors.append((rate - terms.sum(0)) / terms.abs().amax(0))
     assert errors[1].abs().max() < 1e-5
     assert order(*errors) == pytest.approx(2, abs=0.1)
+    figure("kolmogorov", "energy budget: largest relative error", errors[1].abs().max(), "dE/dt = -2 nu Z - 2 drag E + <u.f>")
+    figure("kolmogorov", "energy budget: order in the time step", order(*errors), "second-order differences", reference=2)
 
 
-def test_kolmogorov_flow_is_fourth_order_in_time() -> None:
+def test_kolmogorov_flow_is_fourth_order_in_time(figure: Figure) -> None:
     problem = Kolmogorov(points=32, viscosity=0.02)
     start = vorticity(problem, 7)
     ends = [replace(problem, dt=dt).flow().advance(start, 0.4) for dt in (0.01, 0.005, 0.0025)]
     assert order(ends[0] - ends[1], ends[1] - ends[2]) == pytest.approx(4, abs=0.25)
+    figure("kolmogorov", "order in time", order(ends[0] - ends[1], ends[1] - ends[2]), "three step sizes", reference=4)
 
 
 def test_kolmogorov_snapshots_follow_one_another() -> None:

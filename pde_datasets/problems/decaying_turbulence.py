@@ -20,7 +20,7 @@ from torch import Tensor
 from constraints import Axis, Constraint, DivergenceFree, EnergyDecay, Grid, Intersection, Momentum
 from pde_datasets.problem import Problem
 from pde_datasets.random_fields import gaussian_fields
-from pde_datasets.solvers.periodic_flow import check_courant
+from pde_datasets.solvers.periodic_flow import check_tolerance
 from pde_datasets.solvers.vorticity import VorticityFlow
 
 
@@ -35,7 +35,7 @@ class DecayingTurbulence(Problem):
         viscosity: kinematic viscosity.
         energy: mean kinetic energy at the first time.
         peak: wavenumber of the spectrum's maximum, up to a factor of $3^{-1/4}$.
-        courant: Courant number of the time steps, as in `PeriodicFlow`.
+        tolerance: bound on the relative error of a time step, as in `PeriodicFlow`.
     """
 
     name: ClassVar[str] = "decaying-turbulence"
@@ -53,7 +53,7 @@ class DecayingTurbulence(Problem):
     viscosity: float = 2e-3
     energy: float = 0.5
     peak: float = 6.0
-    courant: float = 2.0
+    tolerance: float = 1e-6
 
     def __post_init__(self) -> None:
         if self.times < 2 or self.duration <= 0:
@@ -63,7 +63,7 @@ class DecayingTurbulence(Problem):
                 "DecayingTurbulence expects a viscosity that is not negative, and an energy and a peak that are positive; "
                 f"got {self.viscosity}, {self.energy} and {self.peak}."
             )
-        check_courant(self.courant, "DecayingTurbulence")
+        check_tolerance(self.tolerance, "DecayingTurbulence")
 
     @property
     def grid(self) -> Grid:
@@ -75,7 +75,7 @@ class DecayingTurbulence(Problem):
         return ("divergence-free:scheme=spectral", "momentum:value=0", "energy-decay")
 
     def simulate(self, streams: Sequence[torch.Generator], device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
-        flow = VorticityFlow(self.grid, self.viscosity, courant=self.courant, device=device)
+        flow = VorticityFlow(self.grid, self.viscosity, tolerance=self.tolerance, device=device)
         # A ring of radius k has 2 pi k modes, and vorticity is k times the velocity: its square is k^2 E(k)/(pi k).
         initial = gaussian_fields(self.grid, lambda k: k / (1 + (k / self.peak) ** 4).sqrt(), streams)
         w = flow.transform(initial.to(device))

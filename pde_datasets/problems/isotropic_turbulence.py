@@ -22,7 +22,7 @@ from constraints import Axis, Constraint, DivergenceFree, Grid, Intersection, Mo
 from pde_datasets.problem import Problem
 from pde_datasets.random_fields import gaussian_fields
 from pde_datasets.solvers.navier_stokes_3d import VelocityFlow
-from pde_datasets.solvers.periodic_flow import check_courant
+from pde_datasets.solvers.periodic_flow import check_tolerance
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class IsotropicTurbulence(Problem):
         spin_up: time before the first snapshot.
         interval: time between snapshots of one trajectory.
         snapshots: snapshots taken from one trajectory.
-        courant: Courant number of the time steps, as in `PeriodicFlow`.
+        tolerance: bound on the relative error of a time step, as in `PeriodicFlow`.
     """
 
     name: ClassVar[str] = "isotropic-turbulence"
@@ -60,7 +60,7 @@ class IsotropicTurbulence(Problem):
     spin_up: float = 20.0
     interval: float = 4.0
     snapshots: int = 8
-    courant: float = 2.0
+    tolerance: float = 1e-4
 
     def __post_init__(self) -> None:
         if self.viscosity < 0 or self.power <= 0 or self.band < 1:
@@ -73,7 +73,7 @@ class IsotropicTurbulence(Problem):
                 "IsotropicTurbulence expects a spin-up that is not negative and a positive interval; "
                 f"got {self.spin_up} and {self.interval}."
             )
-        check_courant(self.courant, "IsotropicTurbulence")
+        check_tolerance(self.tolerance, "IsotropicTurbulence")
 
     @property
     def grid(self) -> Grid:
@@ -85,7 +85,7 @@ class IsotropicTurbulence(Problem):
 
     def flow(self, device: str | torch.device = "cpu") -> VelocityFlow:
         """The equations as they are solved."""
-        return VelocityFlow(self.grid, self.viscosity, power=self.power, band=self.band, courant=self.courant, device=device)
+        return VelocityFlow(self.grid, self.viscosity, power=self.power, band=self.band, tolerance=self.tolerance, device=device)
 
     def simulate(self, streams: Sequence[torch.Generator], device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
         flow, peak = self.flow(device), 2.0

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from constraints import Axis, Constraint, Grid, InitialCondition, Intersection, Mass
-from pde_datasets.problem import Problem, uniform
+from pde_datasets.problem import Problem, generator, uniform
 from pde_datasets.random_fields import gaussian_fields
-from pde_datasets.solvers.periodic_flow import check_courant
+from pde_datasets.solvers.periodic_flow import check_tolerance
 from pde_datasets.solvers.vorticity import VorticityFlow
 
 
@@ -42,7 +42,8 @@ class NavierStokes(Problem):
         phase: range of its phase, drawn uniformly; $\sin + \cos$ is $\sqrt2\sin(\cdot + \pi/4)$.
         refine: solved on this many times the points; the modes that fit are stored, which keeps the mean. The published data keep every
             fourth point instead.
-        courant: Courant number of the time steps, as in `PeriodicFlow`.
+        tolerance: bound on the relative error of a time step, as in `PeriodicFlow`.
+        initial_seed: 0, and every sample has an initial field of its own; else all have the one that this seed draws.
 
     Presets: `fno-1e-3`, `fno-1e-4`, `fno-1e-5` of Li et al., whose files hold the times from 1 on; `pcfm`, where the published set takes
     100 phases equally spaced on the range; `diffusionpde`, 10 frames after the initial one.
@@ -73,7 +74,8 @@ class NavierStokes(Problem):
     force: float = 0.1 * math.sqrt(2)
     phase: tuple[float, float] = (math.pi / 4, math.pi / 4)
     refine: int = 1
-    courant: float = 2.0
+    tolerance: float = 1e-6
+    initial_seed: int = 0
 
     def __post_init__(self) -> None:
         if self.times < 2 or self.duration <= 0:
@@ -82,7 +84,7 @@ class NavierStokes(Problem):
             raise ValueError(f"NavierStokes expects a viscosity that is not negative; got {self.viscosity}.")
         if self.refine < 1:
             raise ValueError(f"NavierStokes expects to be solved on a whole number of times its points, at least 1; got {self.refine}.")
-        check_courant(self.courant, "NavierStokes")
+        check_tolerance(self.tolerance, "NavierStokes")
 
     @property
     def grid(self) -> Grid:
@@ -97,13 +99,15 @@ class NavierStokes(Problem):
         grid = replace(self, points=self.points * self.refine).grid.space
         x, y = grid.mesh()
         force = self.force * torch.sin(2 * math.pi * (x + y) + phase[:, None, None].cpu())
-        return VorticityFlow(grid, self.viscosity, force=force, courant=self.courant, device=device)
+        return VorticityFlow(grid, self.viscosity, force=force, tolerance=self.tolerance, device=device)
 
     def simulate(self, streams: Sequence[torch.Generator], device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
         (phase,) = uniform(streams, self.phase)
         flow = self.flow(phase, device)
         fine = replace(self, points=self.points * self.refine).grid
-        initial = gaussian_fields(fine, lambda k: math.sqrt(2) * 7**1.5 * (k**2 + 49) ** -1.25, streams)
+        origins = [generator(self.initial_seed, 0)] if self.initial_seed else streams
+        initial = gaussian_fields(fine, lambda k: math.sqrt(2) * 7**1.5 * (k**2 + 49) ** -1.25, origins)
+        initial = initial.expand(len(streams), *initial.shape[1:])
         w, spacing = flow.transform(initial.to(device)), self.grid.axes[0].spacing
         stored = [flow.vorticity(w, self.points)]
         for _ in range(self.times - 1):

@@ -17,7 +17,7 @@ population does, by $e^{\rho t}$: fronts into empty ground are right up to $\rho
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from constraints import Axis, Bounds, Budget, Constraint, Grid, InitialCondition, Intersection, positivity
-from pde_datasets.problem import Problem, uniform
+from pde_datasets.problem import Problem, generator, uniform
+from pde_datasets.solvers.balance_laws import SteadyBudget
 
 BOUNDARIES = ("flux", "periodic")
 
@@ -61,6 +62,7 @@ class ReactionDiffusion(Problem):
         left: range of $g_L$, drawn uniformly; in, hence not negative.
         right: range of $g_R$, drawn uniformly; in, hence not positive.
         waves: how many of the longest sine waves there are to choose from.
+        initial_seed: 0, and every sample has initial data of its own; else all have those that this seed draws.
     """
 
     name: ClassVar[str] = "reaction-diffusion"
@@ -92,6 +94,7 @@ class ReactionDiffusion(Problem):
     left: tuple[float, float] = (0.0, 0.05)
     right: tuple[float, float] = (-0.05, 0.0)
     waves: int = 3
+    initial_seed: int = 0
 
     def __post_init__(self) -> None:
         if self.boundary not in BOUNDARIES:
@@ -124,6 +127,8 @@ class ReactionDiffusion(Problem):
 
     def simulate(self, streams: Sequence[torch.Generator], device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
         drawn = {"initial": self.initial(streams)}
+        if self.initial_seed:
+            drawn["initial"] = self.initial([generator(self.initial_seed, 0)]).expand(len(streams), -1)
         names = ("diffusivity", "reaction", "left", "right")
         drawn |= zip(names, uniform(streams, self.diffusivity, self.reaction, self.left, self.right), strict=True)
         if self.boundary == "periodic":
@@ -178,8 +183,29 @@ class ReactionDiffusion(Problem):
         $\int q$ is the splitting's own balance, and $m = u$, $q = \rho u(1 - u)$ up to terms of $\tau^2$.
         """
         received = self.interval * (parameters["left"] - parameters["right"])[:, None]
-        if self.steps > 1 or self.reaction[0] < self.reaction[1]:
+        if not self.closed:
             return Budget(self.grid, received=received + parameters["produced"], name="mass balance")
+        rate, density = self.splitting()
+        return Budget(self.grid, rate, density=density, received=received, name="mass balance")
+
+    def steady_balance(self) -> SteadyBudget:
+        """The balance of mass where the fluxes are not known, only that they do not change.
+
+        Raises:
+            ValueError: it is not closed in the stored fields.
+        """
+        if not self.closed:
+            raise ValueError("the balance of mass is closed in the stored fields with one step between them and one rate of reaction only.")
+        rate, density = self.splitting()
+        return SteadyBudget(self.grid, rate, density=density, name="mass balance, steady fluxes")
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stored fields tell what reactions produced."""
+        return self.steps == 1 and self.reaction[0] == self.reaction[1]
+
+    def splitting(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """The rate q, integrated, (B, T), and the density m, (B, T, X), of the splitting's own balance."""
         half = torch.tensor(self.reaction[0] * self.interval / 2, dtype=torch.float64)
 
         def density(u: Tensor) -> Tensor:
@@ -188,7 +214,7 @@ class ReactionDiffusion(Problem):
         def rate(u: Tensor) -> Tensor:
             return (logistic(u[:, 0], half.to(u)) - logistic(u[:, 0], -half.to(u))).mean(-1) / self.interval
 
-        return Budget(self.grid, rate, density=density, received=received, name="mass balance")
+        return rate, density
 
 
 def logistic(u: Tensor, growth: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from constraints import Axis, Constraint, DivergenceFree, EnergyDecay, Grid, Intersection, Momentum
 from pde_datasets.problem import Problem, uniform
 from pde_datasets.solvers.navier_stokes_3d import VelocityFlow
-from pde_datasets.solvers.periodic_flow import check_courant
+from pde_datasets.solvers.periodic_flow import check_tolerance
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TaylorGreen3D(Problem):
         times: stored times, both ends included.
         duration: last time; dissipation peaks near 9 at Re 1600.
         reynolds: range of the Reynolds number, the inverse of the viscosity, drawn uniformly.
-        courant: Courant number of the time steps, as in `PeriodicFlow`.
+        tolerance: bound on the relative error of a time step, as in `PeriodicFlow`.
 
     Preset: `re1600`, the case of the International Workshop on High-Order CFD Methods, on 128 points.
     """
@@ -52,14 +52,14 @@ class TaylorGreen3D(Problem):
     times: int = 11
     duration: float = 10.0
     reynolds: tuple[float, float] = (50.0, 200.0)
-    courant: float = 2.0
+    tolerance: float = 1e-6
 
     def __post_init__(self) -> None:
         if self.times < 2 or self.duration <= 0:
             raise ValueError(f"TaylorGreen3D expects at least 2 times up to a positive one; got {self.times} up to {self.duration}.")
         if not 0 < self.reynolds[0] <= self.reynolds[1]:
             raise ValueError(f"TaylorGreen3D expects a range (low, high) of positive Reynolds numbers; got {self.reynolds}.")
-        check_courant(self.courant, "TaylorGreen3D")
+        check_tolerance(self.tolerance, "TaylorGreen3D")
 
     @property
     def grid(self) -> Grid:
@@ -80,7 +80,7 @@ class TaylorGreen3D(Problem):
     def simulate(self, streams: Sequence[torch.Generator], device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
         circle = (0.0, 2 * math.pi)
         reynolds, *shift = uniform(streams, self.reynolds, circle, circle, circle)
-        flow = VelocityFlow(self.grid, 1 / reynolds, courant=self.courant, device=device)
+        flow = VelocityFlow(self.grid, 1 / reynolds, tolerance=self.tolerance, device=device)
         v = flow.transform(self.initial(torch.stack(shift, dim=1)).to(device))
         states = [flow.velocity(v)]
         for _ in range(self.times - 1):

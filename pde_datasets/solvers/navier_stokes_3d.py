@@ -29,7 +29,7 @@ class VelocityFlow(PeriodicFlow):
 
     Arguments:
         grid: its space axes are three periodic ones.
-        viscosity, drag, dt, courant, device: as for `PeriodicFlow`.
+        viscosity, drag, dt, tolerance, device: as for `PeriodicFlow`.
         power: $\varepsilon$, what the force adds to the mean kinetic energy per unit time.
         band: b, the largest wavenumber that is forced.
 
@@ -48,10 +48,10 @@ class VelocityFlow(PeriodicFlow):
         power: float = 0.0,
         band: float = 2.5,
         dt: float | None = None,
-        courant: float = 2.0,
+        tolerance: float = 1e-6,
         device: str | torch.device = "cpu",
     ) -> None:
-        super().__init__(grid, viscosity, drag=drag, dt=dt, courant=courant, device=device)
+        super().__init__(grid, viscosity, drag=drag, dt=dt, tolerance=tolerance, device=device)
         self.power = power
         self.linear = self.linear.unsqueeze(1)  # the same for all components
         # Complex, though real or imaginary: a product of a real and a complex tensor would convert the real one every time.

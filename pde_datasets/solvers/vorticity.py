@@ -28,7 +28,7 @@ class VorticityFlow(PeriodicFlow):
 
     Arguments:
         grid: its space axes are two periodic ones.
-        viscosity, drag, dt, courant, device: as for `PeriodicFlow`.
+        viscosity, drag, dt, tolerance, device: as for `PeriodicFlow`.
         force: curl g of the force, fields (*N) or (B, *N); none by default.
 
     Raises:
@@ -45,10 +45,10 @@ class VorticityFlow(PeriodicFlow):
         drag: float = 0.0,
         force: Tensor | None = None,
         dt: float | None = None,
-        courant: float = 2.0,
+        tolerance: float = 1e-6,
         device: str | torch.device = "cpu",
     ) -> None:
-        super().__init__(grid, viscosity, drag=drag, dt=dt, courant=courant, device=device)
+        super().__init__(grid, viscosity, drag=drag, dt=dt, tolerance=tolerance, device=device)
         kx, ky = self.k
         # Complex, though real or imaginary: a product of a real and a complex tensor would convert the real one every time.
         self._to_velocity = torch.stack([1j * ky * self.inverse_k2, -1j * kx * self.inverse_k2])[:, None] / math.prod(self.shape)
