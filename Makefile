@@ -41,6 +41,8 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.reading
+	$(BIN)/python -m benchmarks.vorticity
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
