@@ -74,6 +74,20 @@ class Plain(torch.utils.data.Dataset[Tensor]):
         return torch.from_numpy(self.stored[index])
 
 
+class Reopened(torch.utils.data.Dataset[Tensor]):
+    """The same, the file opened for each sample: what data sets do that are to work in several processes (PDEBench, PDEArena)."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self.path, self.count = path, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Tensor:
+        with h5py.File(self.path, "r") as file:
+            return torch.from_numpy(file["fields"][index])
+
+
 def against_plain(path: Path, pairs: int) -> list[Ratio]:
     """An epoch in random order through torch's loader: over our mapped file, and over h5py reads of single samples."""
     fields, rows = store.read(path), []
@@ -84,6 +98,9 @@ def against_plain(path: Path, pairs: int) -> list[Ratio]:
             ours = loader(Batches(fields), batch_size=BATCH, shuffle=True, collate_fn=lambda batch: batch)
             label = f"loader over per-sample h5py reads, {name} / over ours, batch {BATCH}, 2x64x64"
             rows.append(ratio(label, partial(_epoch, ours), partial(_epoch, theirs), pairs, 20, at_least=True))
+    reopened = loader(Reopened(path, len(fields)), batch_size=BATCH, shuffle=True)
+    label = f"loader over per-sample h5py reads, the file opened for each / over ours, batch {BATCH}, 2x64x64"
+    rows.append(ratio(label, partial(_epoch, ours), partial(_epoch, reopened), max(3, pairs // 3), 20, at_least=True))
     return rows
 
 
