@@ -198,6 +198,8 @@ def test_generate_writes_one_file_with_all_that_is_known(call: Call) -> None:
         "dtype": "float64",
         "first": 0,
         "points": 16,
+        "boundary": "periodic",
+        "modes": 1,
         "times": 8,
         "diffusivity": [1.0, 5.0],
         "phase": [0.0, pytest.approx(np.pi)],
@@ -371,7 +373,9 @@ def test_sample_under_laws_by_each_method(call: Call, method: str) -> None:
     assert [law["name"] for law in document["laws"]] == ["mass", "initial condition"]
     for law in document["laws"]:
         assert {"name", "violation_before", "violation_after", "tolerance"} <= set(law)
-        assert law["violation_after"] <= law["tolerance"] < 1e-11 < law["violation_before"]
+        assert law["violation_after"] <= law["tolerance"] < 1e-11
+    met = max(law["violation_before"] for law in document["laws"]) <= 1e-11
+    assert met == (method == "d-flow"), "which alone searches noise until the laws are met, before its last projection"
     sampled, reference = arrays("s.h5"), arrays("heat.h5")
     assert np.abs(sampled["fields"].sum(3) * 2 * np.pi / 16).max() < 1e-12
     assert np.abs(sampled["fields"][:, :, 0] - reference["fields"][:4, :, 0]).max() < 1e-12
@@ -780,7 +784,7 @@ MODELS: dict[str, tuple[str, ...]] = {
     "weights-truncated": ("weights.safetensors", "not a whole safetensors file"),
     "weights-empty": ("weights.safetensors", "not a whole safetensors file"),
     "weights-missing": ("weights.safetensors", "there are none"),
-    "weights-huge": ("NaN or Inf", "0 to 1"),
+    "weights-huge": ("NaN or Inf", "all 2 samples"),
     "description-missing": ("model.json", "pcfm train"),
     "description-malformed": ("model.json", "not a model description"),
     "description-binary": ("model.json", "not a model description"),

@@ -84,7 +84,7 @@ def test_the_command_refuses_where_all_fail(call: Call, tmp_path: Path, monkeypa
     monkeypatch.setattr("pcfm.experiment.load", lambda name, device: flow(-torch.inf))
     ran = call("sample broken --count 3 --steps 4 --out s.h5")
     assert ran.status == 2
-    assert "NaN or Inf in all 3 samples" in ran.err
+    assert "NaN or Inf in all 3 samples of a batch" in ran.err
 
 
 def test_targets_of_each_sample_are_its_own() -> None:

@@ -211,6 +211,10 @@ class Sample(Common):
             while writer.written < self.count:
                 here = slice(writer.written, min(writer.written + self.batch, self.count))
                 drawn = self._draw(flow, law, condition, here)
+                if drawn.failed.all() and (len(drawn.u) > 1 or self.count == 1):
+                    raise ValueError(
+                        f"model '{self.model}' gives NaN or Inf in all {len(drawn.u)} samples of a batch. Train it again, or longer."
+                    )
                 writer.append(_fields(flow, drawn, standing(self.law, context), settings), drawn.certificate)
                 parts.append(drawn)
                 progress.to(writer.written)
