@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import tyro
 
+from pcfm.commands.bench import Benchmark
 from pcfm.commands.common import Common
 from pcfm.commands.convert import Convert
 from pcfm.commands.data import Inspect, Project
@@ -32,6 +33,7 @@ COMMANDS: dict[str, type[Common]] = {
     "sample": Sample,
     "project": Project,
     "evaluate": Evaluate,
+    "bench": Benchmark,
     "report": Report,
     "list": List,
     "doctor": Doctor,

@@ -18,6 +18,11 @@ TOP_FLOOR = {
     "pcfm/audit.py",
     "pcfm/evaluation.py",
     "pcfm/pages.py",
+    "pcfm/suite_laws.py",
+    "pcfm/suites.py",
+    "pcfm/scores.py",
+    "pcfm/bench.py",
+    "pcfm/bench_page.py",
     "pcfm/cli.py",
 }
 """Modules that turn names into objects and see all three packages, beside pcfm/commands."""
@@ -46,6 +51,7 @@ STOREYS = {
         "samplers.projected", "samplers.consistent", "samplers.eci", "samplers.langevin", "samplers.renoise", "samplers.tangent",
         "samplers.dual", "samplers", "methods", "generation", "metrics", "report", "lawbook",
         "laws", "audit", "evaluation", "experiment", "pages",
+        "published", "suite_laws", "suites", "scores", "bench_samples", "bench", "bench_page",
         "commands", "cli",
     ],
 }  # fmt: skip

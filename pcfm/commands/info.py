@@ -93,8 +93,13 @@ def _tables() -> dict[str, Any]:
             )
         return found
 
-    def suites() -> list[dict[str, str]]:
-        return [{"name": "projection", "summary": "cost of projection against network, transforms and memory: `make bench` in a checkout"}]
+    def suites() -> list[dict[str, Any]]:
+        from pcfm.suites import SUITES
+
+        return [
+            {"name": name, "summary": f"{suite.title}; given: {suite.datum}  [{suite.source}]", "presets": list(suite.sizes)}
+            for name, suite in SUITES.items()
+        ]
 
     return {
         "problems": problems,

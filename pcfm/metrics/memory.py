@@ -41,7 +41,7 @@ def watch_memory(device: torch.device | str = "cpu") -> Iterator[Memory]:
         True
     """
     memory, device = Memory(), torch.device(device)
-    gc.collect()
+    gc.collect(1)  # all generations would take longer than many a block
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)

@@ -1,7 +1,8 @@
 """Results to tables: markdown, CSV, LaTeX, HTML.
 
 A row is a dictionary; a column says which key it shows, and how. A value is a number, a text, a pair (mean, spread), or missing; what
-the spread is, a standard deviation or half an interval, the column says. CSV keeps every digit, the others are for reading.
+the spread is, a standard deviation or half an interval, the column says. A row with `aside` true, such as that of the truth, takes no part
+in the contest for the best. CSV keeps every digit, the others are for reading.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from html import escape
 from typing import Any, Literal
 
 Row = Mapping[str, Any]
+
+ASIDE = "aside"
+"""Key of a row that does not compete."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,8 @@ def _cells(rows: Sequence[Row], columns: Sequence[Column], style: _Style) -> lis
             value = row.get(column.key)
             shown = _format(value, column)
             cell = style.number(shown) if _is_number(value) else style.text(shown)
-            line.append(style.bold.format(cell) if _is_number(value) and shown.partition(" ±")[0] == winner else cell)
+            wins = _is_number(value) and not row.get(ASIDE) and shown.partition(" ±")[0] == winner
+            line.append(style.bold.format(cell) if wins else cell)
         table.append(line)
     return table
 
@@ -180,7 +185,7 @@ def _best(rows: Sequence[Row], column: Column) -> str | None:
     means: list[float] = []
     for row in rows:
         value: Any = row.get(column.key)
-        if _is_number(value):
+        if _is_number(value) and not row.get(ASIDE):
             means.append(value[0] if isinstance(value, tuple) else value)
     means = [value for value in means if not math.isnan(value)]
     if column.best is None or len(means) < 2:

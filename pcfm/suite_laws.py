@@ -1,0 +1,165 @@
+r"""Laws that the suites of the benchmark impose, by label: as the data's scheme obeys them, and as the literature writes them.
+
+The literature's conservation laws are those of PCFM's code, whose data do not obey them where ends are open: plain sums over the nodes,
+and trapezoids of fluxes at the end nodes. Here they are stated step by step, a `Budget`; rows added up from the first time on are the
+published rows, and the set of lawful fields is the same.
+
+Parameters that the published evaluation draws (fluxes, inflow, fronts, diffusivities) are not given to the sampler: laws hold for all of
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from constraints import (
+    Bounds,
+    Budget,
+    Constraint,
+    DivergenceFree,
+    Energy,
+    EvolutionEquation,
+    Grid,
+    InitialCondition,
+    Mass,
+    Momentum,
+)
+from pde_datasets import Fields, Problem
+from pde_datasets.problems import InviscidBurgers, ReactionDiffusion
+
+Laws = dict[str, Constraint]
+"""Laws by what they are about: IC, BC, CL, or a name of their own."""
+
+Make = Callable[[Problem, Fields], Laws]
+"""Laws of a problem, with the data that some given fields share, or one for each of them."""
+
+LOCAL_STEPS = 5
+"""Steps that PCFM's runs hold Burgers fields to cell by cell."""
+
+
+def initial_and_mass(problem: Problem, given: Fields) -> Laws:
+    """The initial data of the given fields, and no mass at any time."""
+    return {"IC": _initial(given), "CL": Mass(problem.grid, 0.0)}
+
+
+def reaction_diffusion(problem: Problem, given: Fields) -> Laws:
+    """Initial data, and the splitting's balance of mass with fluxes that are unknown but steady."""
+    return {"IC": _initial(given), "CL": cast(ReactionDiffusion, problem).steady_balance()}
+
+
+def reaction_diffusion_literature(problem: Problem, given: Fields) -> Laws:
+    r"""Initial data, and the trapezoidal balance with fluxes $-\nu u_x$ estimated at the outer nodes."""
+    grid, known = problem.grid, cast(ReactionDiffusion, problem)
+    rho, nu, dx = known.reaction[0], known.diffusivity[0], grid.axes[1].spacing
+
+    def rate(u: Tensor) -> Tensor:
+        line = u[:, 0]
+        stencil = torch.tensor([-25.0, 48.0, -36.0, 16.0, -3.0], dtype=u.dtype, device=u.device) / (12 * dx)
+        entering = -nu * (line[..., :5] @ stencil + line[..., -5:].flip(-1) @ stencil)
+        return rho * dx * (line * (1 - line)).sum(-1) + entering
+
+    return {"IC": _initial(given), "CL": Budget(grid, rate, density=node_density(grid), name="mass balance of the literature")}
+
+
+def burgers_initial(problem: Problem, given: Fields) -> Laws:
+    """Initial data, Godunov's balance of every inner cell for the first steps, and of all of them together for all steps.
+
+    The sum of the cells' rows is the row of the whole: one cell is left out, so that no row repeats others.
+    """
+    known = cast(InviscidBurgers, problem)
+    return {"IC": _initial(given), "CL": _first_steps(known, every=False), "CL, all steps": inner_balance(known)}
+
+
+def burgers_initial_literature(problem: Problem, given: Fields) -> Laws:
+    """Initial data, Godunov's balance of every inner cell for the first steps, and the trapezoidal balance of all nodes."""
+    known = cast(InviscidBurgers, problem)
+    return {"IC": _initial(given), "CL": _first_steps(known, every=True), "CL, all steps": node_balance(problem.grid)}
+
+
+def burgers_boundary(problem: Problem, given: Fields) -> Laws:
+    """Inflow, outflow, and the balance of the inner cells."""
+    return {**_ends(problem, given), "CL": inner_balance(cast(InviscidBurgers, problem))}
+
+
+def burgers_boundary_literature(problem: Problem, given: Fields) -> Laws:
+    """Inflow, outflow, and the trapezoidal balance of all nodes."""
+    return {**_ends(problem, given), "CL": node_balance(problem.grid)}
+
+
+def reaction_diffusion_bounds(problem: Problem, given: Fields) -> Laws:
+    """Those of `reaction_diffusion`, and no negative population."""
+    return {**reaction_diffusion(problem, given), "bounds": Bounds(0.0)}
+
+
+def burgers_bounds(problem: Problem, given: Fields) -> Laws:
+    """Those of `burgers_boundary`, and values between 0 and 1, as initial and inflow data have."""
+    return {**burgers_boundary(problem, given), "bounds": Bounds(0.0, 1.0)}
+
+
+def velocity(problem: Problem, given: Fields) -> Laws:
+    """No divergence, no momentum, and the energy of each given field at each time."""
+    grid, components = problem.grid, given.role("velocity")
+    energy = given.values[:, list(components)].to(torch.float64).square().sum(1) / 2
+    energy = (grid.weights().to(energy) * energy).sum(grid.space_dims).reshape(len(given), -1) / float(grid.weights().sum())
+    return {
+        "divergence": DivergenceFree(grid),
+        "momentum": Momentum(grid, 0.0),
+        "energy": Energy(grid, energy, mean=True),
+    }
+
+
+def inner_balance(problem: InviscidBurgers) -> Budget:
+    r"""The balance of Godunov's scheme over the inner cells, $F = \tfrac12u^2$ upwind: that of the data, none of which flows to the left.
+
+    The scheme's own flux is the same there, and has kinks where u changes sign, which data do not reach and Newton's method does not need.
+    """
+    inside = torch.ones(problem.points, dtype=torch.float64)
+    inside[0] = inside[-1] = 0.0
+
+    def rate(u: Tensor) -> Tensor:
+        return (u[:, 0, :, 0].square() - u[:, 0, :, -2].square()) / 2
+
+    return Budget(problem.grid, rate, theta=0.0, density=lambda u: u[:, 0] * inside.to(u), name="balance of the inner cells")
+
+
+def node_balance(grid: Grid) -> Budget:
+    r"""$\sum_x u\,\Delta x$ over all nodes changes by the trapezoid of $\tfrac12(u_L^2 - u_R^2)$."""
+
+    def rate(u: Tensor) -> Tensor:
+        return (u[:, 0, :, 0].square() - u[:, 0, :, -1].square()) / 2
+
+    return Budget(grid, rate, density=node_density(grid), name="mass balance of the literature")
+
+
+def node_density(grid: Grid) -> Callable[[Tensor], Tensor]:
+    """The density whose integral is the plain sum over the nodes times the cell volume: nodes on walls count in full."""
+    volume = 1.0
+    for axis in grid.space_axes:
+        volume *= axis.spacing
+    share = volume / grid.weights()
+    return lambda u: u[:, 0] * share.to(u)
+
+
+def _initial(given: Fields) -> InitialCondition:
+    """The initial data that the given fields share."""
+    first = given.values[:1].select(given.grid.dim("time"), 0)
+    return InitialCondition(given.grid, first.to(torch.float64))
+
+
+def _ends(problem: Problem, given: Fields) -> Laws:
+    known = cast(InviscidBurgers, problem)
+    inflow = next(law for law in known.constraint({n: v[:1] for n, v in given.parameters.items()}).leaves() if law.name == "inflow")
+    return {"BC": inflow, "BC, outflow": known.outflow()}
+
+
+def _first_steps(problem: InviscidBurgers, *, every: bool) -> EvolutionEquation:
+    """Godunov's balance of the inner cells, of every one or of all but the first."""
+    inside = torch.ones(problem.points, dtype=torch.bool)
+    inside[0] = inside[-1] = False
+    inside[1] = every
+    steps = min(LOCAL_STEPS, problem.times - 1)
+    return EvolutionEquation(problem.grid, problem.rate(), theta=0.0, steps=steps, where=inside, radius=1, name="local conservation")

@@ -1,0 +1,431 @@
+"""The suites of the benchmark: for each problem data, reference set, laws, model, methods, sizes and what has been published.
+
+Evaluation is that of the literature: N samples that share one datum, an initial state say, against as many reference solutions with the
+same datum and all else drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from constraints import Constraint, Intersection
+from pcfm import suite_laws
+from pcfm.methods import METHODS, parse
+from pcfm.naming import suggest
+from pcfm.published import PUBLISHED, Published
+from pcfm.suite_laws import Laws, Make
+from pde_datasets import Fields, Problem
+from pde_datasets.problems import PROBLEMS
+
+PRESETS = ("quick", "cpu", "paper")
+"""Minutes on two cores; about an hour on two cores; the settings of the literature, for a GPU."""
+
+LITERATURE = "literature"
+"""What a method imposes under @literature: the laws as the literature writes them."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of a suite is done.
+
+    Attributes:
+        settings: of the problem, over those of the suite.
+        model: keys and values of the training configuration.
+        fields: training fields.
+        count: samples of each method, and reference solutions.
+        seeds: of the noise.
+        steps: flow steps.
+        batch: samples at a time.
+        options: methods with other options than those of the suite, NAME:key=value.
+        without: methods that cost too much here; they run where they are asked for.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    model: tuple[str, ...] = ()
+    fields: int = 0
+    count: int = 24
+    seeds: int = 3
+    steps: int = 20
+    batch: int = 32
+    options: Mapping[str, str] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method of the table: `NAME[:key=value,...][@LAWS]`.
+
+    Attributes:
+        method: the method with its options.
+        laws: what it imposes: nothing said, the laws as the data's scheme obeys them; "literature", as the literature writes them; or
+            those of some kinds only, such as "IC" or "IC+CL".
+    """
+
+    method: str
+    laws: str = ""
+
+    def __str__(self) -> str:
+        return self.method + (f"@{self.laws}" if self.laws else "")
+
+    @property
+    def name(self) -> str:
+        """The method's name, without options."""
+        return parse(self.method)[0]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A problem with all it takes to set methods side by side on it.
+
+    Attributes:
+        name: what the command line calls it.
+        title: what it is, in a line.
+        source: where problem and evaluation are from.
+        problem: name of the embedded problem.
+        datum: what the samples share with the reference, in words.
+        fixed: settings of the reference set, over those of the training data.
+        settings: settings of both.
+        laws: what is imposed, as the data's scheme obeys it.
+        kinds: kinds of these laws, each of which can be imposed alone.
+        literature: the same as the literature writes it, None where that is the same.
+        model: keys and values of the training configuration, those of the size over them.
+        shipped: a model that comes with the package, in place of a training.
+        options: methods with the options published for this problem.
+        extra: further entries of the table.
+        metrics: names in the catalogue of metrics.
+        sizes: by preset.
+    """
+
+    name: str
+    title: str
+    source: str
+    problem: str
+    datum: str
+    laws: Make
+    kinds: tuple[str, ...]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    literature: Make | None = None
+    model: tuple[str, ...] = ()
+    shipped: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+
+    @property
+    def published(self) -> tuple[Published, ...]:
+        """Published tables, if there are any."""
+        return PUBLISHED.get(self.name, ())
+
+    def training_problem(self, size: Size) -> Problem:
+        """What the model learns."""
+        return PROBLEMS[self.problem](**{**self.settings, **size.settings})
+
+    def reference_problem(self, size: Size) -> Problem:
+        """What samples are compared with."""
+        return PROBLEMS[self.problem](**{**self.settings, **size.settings, **self.fixed})
+
+    def entries(self, size: Size) -> tuple[Entry, ...]:
+        """The methods of the table: every one there is that this size can afford, then the further ones."""
+        chosen = [size.options.get(name, self.options.get(name, name)) for name in METHODS if name not in size.without]
+        return tuple(self.entry(text) for text in dict.fromkeys([*chosen, *self.extra]))
+
+    def entry(self, text: str) -> Entry:
+        """An entry from its text.
+
+        Raises:
+            ValueError: an unknown method, option or kind of laws, or laws for a method that takes none.
+        """
+        method, at, laws = text.partition("@")
+        lawful = METHODS[parse(method)[0]].lawful
+        if at and not lawful:
+            raise ValueError(f"method '{method}' takes no law; '@{laws}' says which. Drop it.")
+        known = [*self.kinds, *([LITERATURE] if self.literature else [])]
+        for part in [laws] if laws == LITERATURE else laws.split("+") if at else []:
+            if part not in known:
+                raise ValueError(f"suite '{self.name}' has no laws '{part}'. {suggest(part, known)}")
+        return Entry(method, laws)
+
+    def imposed(self, entry: Entry, problem: Problem, given: Fields) -> Constraint | None:
+        """The law that a method imposes, None if it takes none."""
+        if not METHODS[entry.name].lawful:
+            return None
+        if entry.laws == LITERATURE and self.literature is not None:
+            return joined(self.literature(problem, given))
+        laws, kinds = self.laws(problem, given), entry.laws.split("+") if entry.laws else self.kinds
+        return joined({label: law for label, law in laws.items() if kind(label) in kinds})
+
+
+def kind(label: str) -> str:
+    """The kind of a law with a label: what is before its comma."""
+    return label.partition(",")[0]
+
+
+def joined(laws: Laws) -> Constraint:
+    """All of some laws."""
+    found = list(laws.values())
+    return found[0] if len(found) == 1 else Intersection(*found)
+
+
+_ENSEMBLE = ("mmse-nodes", "smse-nodes", "mmse-norm", "smse-norm", "amplitude", "energy-distance", "sliced-wasserstein")
+_PAPER = "Utkarsh et al., NeurIPS 2025, arXiv:2506.04171"
+
+_SMALL = (
+    "network.modes=8",
+    "network.width=24",
+    "network.depth=3",
+    "source.smoothness=2.5",
+    "source.length=0.2",
+    "training.steps=400",
+    "training.batch=32",
+    "training.learning_rate=4e-3",
+    "training.warmup=50",
+    "training.ema=0.98",
+    "training.evaluate_every=100",
+    "training.checkpoint_every=50",
+)
+"""A minute of training on two cores."""
+
+_MIDDLE = (
+    "network.modes=12",
+    "network.width=32",
+    "network.depth=4",
+    "source.smoothness=2.5",
+    "source.length=0.1",
+    "training.steps=2500",
+    "training.batch=24",
+    "training.learning_rate=2e-3",
+    "training.ema=0.995",
+    "training.checkpoint_every=250",
+)
+"""Half an hour of training on two cores."""
+
+_PUBLISHED_MODEL = (
+    "network.modes=32",
+    "network.width=64",
+    "network.depth=4",
+    "source.kind=white",
+    "training.steps=20000",
+    "training.batch=256",
+    "training.learning_rate=3e-4",
+    "training.checkpoint_every=1000",
+)
+"""Sizes of the paper's networks for fields on a line; its prior, a Matern kernel shorter than the grid spacing, is white noise."""
+
+_DEAR = ("source-chain",)
+"""Chains of a hundred runs of the flow, forwards and backwards."""
+
+_FAST = {
+    "d-flow": "d-flow:iterations=3,final=false",
+    "posterior": "posterior:iterations=2",
+}
+"""Fewer iterations of what costs most."""
+
+_FASTER = {**_FAST, "pdm": "pdm:inner=1"}
+"""Where projections of pure noise cost most, too."""
+
+_AS_PUBLISHED = {"diffusionpde": "diffusionpde:final=false", "d-flow": "d-flow:final=false"}
+"""The comparisons of the paper end without a projection."""
+
+_VELOCITY = {**_AS_PUBLISHED, "dual": "dual:whiten=true"}
+"""Rows of a divergence are in units of the grid spacing, and explicit steps of the dual flow unstable unless they are made orthonormal."""
+
+
+def _line(points: int, times: int, **settings: Any) -> dict[str, Any]:
+    return {"points": points, "times": times, **settings}
+
+
+_THEIR_LAWS = ("pcfm-published@literature",)
+"""PCFM's code on the laws of its paper, where these are not the data's."""
+
+_EQUALITIES = (
+    Suite(
+        name="heat-ic",
+        title="heat equation from one initial state, with unknown diffusivity",
+        source=f"{_PAPER}; settings of Cheng et al., ICLR 2025, arXiv:2412.01786",
+        problem="heat",
+        datum="initial phase pi/4; diffusivities are drawn",
+        laws=suite_laws.initial_and_mass,
+        kinds=("IC", "CL"),
+        fixed={"phase": (math.pi / 4, math.pi / 4)},
+        options={**_AS_PUBLISHED, "eci": "eci:mix=1"},
+        metrics=_ENSEMBLE,
+        sizes={
+            "quick": Size(_line(32, 32), _SMALL, fields=2048, options=_FAST, without=_DEAR),
+            "cpu": Size(_line(64, 64), _MIDDLE, fields=4096, count=128, steps=50, without=_DEAR),
+            "paper": Size(_line(100, 100), _PUBLISHED_MODEL, fields=5000, count=512, steps=100, batch=128, without=_DEAR),
+        },
+    ),
+    Suite(
+        name="navier-stokes-ic",
+        title="forced vorticity on the torus from one initial state, with unknown phase of the force",
+        source=f"{_PAPER}; equation of Li et al., ICLR 2021, arXiv:2010.08895",
+        problem="navier-stokes",
+        datum="one initial vorticity; phases of the force are drawn",
+        laws=suite_laws.initial_and_mass,
+        kinds=("IC", "CL"),
+        fixed={"initial_seed": 1},
+        settings={"phase": (0.0, math.pi / 2)},
+        options=_AS_PUBLISHED,
+        metrics=_ENSEMBLE,
+        sizes={
+            "quick": Size(
+                {"points": 20, "times": 8, "duration": 7.0},
+                (*_SMALL, "network.modes=5", "network.width=16", "training.batch=16", "training.steps=300"),
+                fields=1024, count=12, steps=12, options=_FAST, without=_DEAR,
+            ),
+            "cpu": Size(
+                {"points": 32, "times": 13, "duration": 24.0},
+                (*_MIDDLE, "network.modes=8", "network.width=20", "network.depth=3", "training.batch=12"),
+                fields=2048, count=64, steps=50, without=_DEAR,
+            ),
+            "paper": Size(
+                {},
+                (
+                    "network.modes=16", "network.width=32", "network.depth=2", "source.kind=white", "training.steps=500000",
+                    "training.batch=24", "training.learning_rate=3e-4", "training.warmup=1000", "training.clip=10.0",
+                    "training.evaluate_every=1000", "training.checkpoint_every=5000",
+                ),
+                fields=10000, count=100, steps=100, batch=20, without=_DEAR,
+            ),
+        },
+    ),
+    Suite(
+        name="reaction-diffusion-ic",
+        title="reaction and diffusion from one initial state, with unknown fluxes through the ends",
+        source=_PAPER,
+        problem="reaction-diffusion",
+        datum="one initial state; fluxes are drawn",
+        laws=suite_laws.reaction_diffusion,
+        kinds=("IC", "CL"),
+        fixed={"initial_seed": 1},
+        literature=suite_laws.reaction_diffusion_literature,
+        options=_AS_PUBLISHED,
+        extra=(*_THEIR_LAWS, "eci@IC"),
+        metrics=_ENSEMBLE,
+        sizes={
+            "quick": Size(_line(32, 33, interval=0.03), _SMALL, fields=2048, options=_FAST, without=_DEAR),
+            "cpu": Size(_line(64, 67, interval=0.015), _MIDDLE, fields=4096, count=128, steps=50, without=_DEAR),
+            "paper": Size(_line(128, 100), _PUBLISHED_MODEL, fields=6400, count=512, steps=200, batch=128, without=_DEAR),
+        },
+    ),
+    Suite(
+        name="burgers-bc",
+        title="inviscid Burgers equation with given inflow, from unknown fronts",
+        source=_PAPER,
+        problem="inviscid-burgers",
+        datum="inflow 0.5; fronts are drawn",
+        laws=suite_laws.burgers_boundary,
+        kinds=("BC", "CL"),
+        fixed={"inflow": (0.5, 0.5)},
+        literature=suite_laws.burgers_boundary_literature,
+        options={**_AS_PUBLISHED, "eci": "eci:mix=5,resample=5"},
+        extra=(*_THEIR_LAWS, "eci:mix=5,resample=5@BC"),
+        metrics=_ENSEMBLE,
+        sizes={
+            "quick": Size(
+                _line(33, 33), _SMALL, fields=2048, count=12, steps=10,
+                options={**_FASTER, "eci": "eci:mix=1,resample=5"}, without=_DEAR,
+            ),
+            "cpu": Size(_line(65, 65), _MIDDLE, fields=4096, count=128, steps=50, without=_DEAR),
+            "paper": Size(_line(101, 101), _PUBLISHED_MODEL, fields=6400, count=512, steps=200, batch=128, without=_DEAR),
+        },
+    ),
+    Suite(
+        name="burgers-ic",
+        title="inviscid Burgers equation from one front, with unknown inflow",
+        source=_PAPER,
+        problem="inviscid-burgers",
+        datum="front at 0.5; inflows are drawn",
+        laws=suite_laws.burgers_initial,
+        kinds=("IC", "CL"),
+        fixed={"front": (0.5, 0.5)},
+        literature=suite_laws.burgers_initial_literature,
+        options=_AS_PUBLISHED,
+        extra=(*_THEIR_LAWS, "eci@IC"),
+        metrics=_ENSEMBLE,
+        sizes={
+            "quick": Size(_line(33, 33), _SMALL, fields=2048, count=12, steps=10, options=_FASTER, without=_DEAR),
+            "cpu": Size(_line(65, 65), _MIDDLE, fields=4096, count=64, steps=25, without=_DEAR),
+            "paper": Size(_line(101, 101), _PUBLISHED_MODEL, fields=6400, count=512, steps=200, batch=128, without=_DEAR),
+        },
+    ),
+    Suite(
+        name="kolmogorov",
+        title="velocity of forced two-dimensional turbulence: no divergence, no momentum, given energy",
+        source="this project; flow of Kochkov et al., PNAS 118 (2021)",
+        problem="kolmogorov",
+        datum="the kinetic energy of reference i for sample i",
+        laws=suite_laws.velocity,
+        kinds=("divergence", "momentum", "energy"),
+        fixed={"snapshots": 4, "interval": 8.0},
+        shipped="kolmogorov",
+        options=_VELOCITY,
+        extra=("pcfm-consistent@divergence",),
+        metrics=(*_ENSEMBLE, "spectrum"),
+        sizes={
+            "quick": Size(count=12, steps=10, options=_FAST, without=_DEAR),
+            "cpu": Size(count=64, steps=50, without=_DEAR),
+            "paper": Size(count=512, steps=100, batch=128, without=_DEAR),
+        },
+    ),
+    Suite(
+        name="taylor-green",
+        title="decaying vortex arrays: no divergence, no momentum, given energy at each time",
+        source="this project; Taylor & Green, Proc. R. Soc. A 158 (1937) 499",
+        problem="taylor-green",
+        datum="the kinetic energy of reference i for sample i, at each time",
+        laws=suite_laws.velocity,
+        kinds=("divergence", "momentum", "energy"),
+        options=_VELOCITY,
+        extra=("pcfm-consistent@divergence",),
+        metrics=(*_ENSEMBLE, "spectrum"),
+        sizes={
+            "quick": Size(
+                {"points": 16, "times": 5},
+                (*_SMALL, "network.modes=4", "network.width=16", "training.batch=16", "training.steps=300"),
+                fields=1024, count=16, steps=15, options=_FAST, without=_DEAR,
+            ),
+            "cpu": Size(
+                {"points": 24, "times": 9},
+                (*_MIDDLE, "network.modes=6", "network.width=20", "network.depth=3", "training.batch=16"),
+                fields=4096, count=64, steps=50, without=_DEAR,
+            ),
+            "paper": Size(
+                {"points": 64, "times": 21},
+                (*_PUBLISHED_MODEL, "network.modes=8", "network.width=32", "training.batch=32"),
+                fields=8192, count=256, steps=100, without=_DEAR,
+            ),
+        },
+    ),
+)  # fmt: skip
+
+
+def _bounded(name: str, like: str, laws: Make, what: str) -> Suite:
+    """A suite with inequalities beside the laws of another one."""
+    suite = next(suite for suite in _EQUALITIES if suite.name == like)
+    return replace(
+        suite,
+        name=name,
+        title=f"{suite.title}, {what}",
+        source=f"{suite.source}; with bounds as in Leong, I-PCFM (2026)",
+        laws=laws,
+        kinds=(*suite.kinds, "bounds"),
+        literature=None,
+        extra=tuple(f"{method}@{'+'.join(suite.kinds)}" for method in ("pcfm-published", "pcfm-consistent")),
+    )
+
+
+SUITES: dict[str, Suite] = {
+    suite.name: suite
+    for suite in (
+        *_EQUALITIES,
+        _bounded("reaction-diffusion-bounds", "reaction-diffusion-ic", suite_laws.reaction_diffusion_bounds, "no negative population"),
+        _bounded("burgers-bounds", "burgers-bc", suite_laws.burgers_bounds, "values between 0 and 1"),
+    )
+}
+"""By name."""
