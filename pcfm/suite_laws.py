@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from constraints import (
-    Bounds,
     Budget,
     Constraint,
     DivergenceFree,
@@ -88,16 +87,6 @@ def burgers_boundary(problem: Problem, given: Fields) -> Laws:
 def burgers_boundary_literature(problem: Problem, given: Fields) -> Laws:
     """Inflow, outflow, and the trapezoidal balance of all nodes."""
     return {**_ends(problem, given), "CL": node_balance(problem.grid)}
-
-
-def reaction_diffusion_bounds(problem: Problem, given: Fields) -> Laws:
-    """Those of `reaction_diffusion`, and no negative population."""
-    return {**reaction_diffusion(problem, given), "bounds": Bounds(0.0)}
-
-
-def burgers_bounds(problem: Problem, given: Fields) -> Laws:
-    """Those of `burgers_boundary`, and values between 0 and 1, as initial and inflow data have."""
-    return {**burgers_boundary(problem, given), "bounds": Bounds(0.0, 1.0)}
 
 
 def velocity(problem: Problem, given: Fields) -> Laws:

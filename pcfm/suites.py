@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from constraints import Constraint, Intersection
@@ -188,7 +188,7 @@ _SMALL = (
     "training.evaluate_every=100",
     "training.checkpoint_every=50",
 )
-"""A minute of training on two cores."""
+"""A minute of training on one core."""
 
 _MIDDLE = (
     "network.modes=12",
@@ -196,13 +196,13 @@ _MIDDLE = (
     "network.depth=4",
     "source.smoothness=2.5",
     "source.length=0.1",
-    "training.steps=2500",
+    "training.steps=2000",
     "training.batch=24",
     "training.learning_rate=2e-3",
     "training.ema=0.995",
     "training.checkpoint_every=250",
 )
-"""Half an hour of training on two cores."""
+"""Twenty minutes of training on one core."""
 
 _PUBLISHED_MODEL = (
     "network.modes=32",
@@ -242,190 +242,168 @@ def _line(points: int, times: int, **settings: Any) -> dict[str, Any]:
 _THEIR_LAWS = ("pcfm-published@literature",)
 """PCFM's code on the laws of its paper, where these are not the data's."""
 
-_EQUALITIES = (
-    Suite(
-        name="heat-ic",
-        title="heat equation from one initial state, with unknown diffusivity",
-        source=f"{_PAPER}; settings of Cheng et al., ICLR 2025, arXiv:2412.01786",
-        problem="heat",
-        datum="initial phase pi/4; diffusivities are drawn",
-        laws=suite_laws.initial_and_mass,
-        kinds=("IC", "CL"),
-        fixed={"phase": (math.pi / 4, math.pi / 4)},
-        options={**_AS_PUBLISHED, "eci": "eci:mix=1"},
-        metrics=_ENSEMBLE,
-        sizes={
-            "quick": Size(_line(32, 32), _SMALL, fields=2048, options=_FAST, without=_DEAR),
-            "cpu": Size(_line(64, 64), _MIDDLE, fields=4096, count=128, steps=50, without=_DEAR),
-            "paper": Size(_line(100, 100), _PUBLISHED_MODEL, fields=5000, count=512, steps=100, batch=128, without=_DEAR),
-        },
-    ),
-    Suite(
-        name="navier-stokes-ic",
-        title="forced vorticity on the torus from one initial state, with unknown phase of the force",
-        source=f"{_PAPER}; equation of Li et al., ICLR 2021, arXiv:2010.08895",
-        problem="navier-stokes",
-        datum="one initial vorticity; phases of the force are drawn",
-        laws=suite_laws.initial_and_mass,
-        kinds=("IC", "CL"),
-        fixed={"initial_seed": 1},
-        settings={"phase": (0.0, math.pi / 2)},
-        options=_AS_PUBLISHED,
-        metrics=_ENSEMBLE,
-        sizes={
-            "quick": Size(
-                {"points": 20, "times": 8, "duration": 7.0},
-                (*_SMALL, "network.modes=5", "network.width=16", "training.batch=16", "training.steps=300"),
-                fields=1024, count=12, steps=12, options=_FAST, without=_DEAR,
-            ),
-            "cpu": Size(
-                {"points": 32, "times": 13, "duration": 24.0},
-                (*_MIDDLE, "network.modes=8", "network.width=20", "network.depth=3", "training.batch=12"),
-                fields=2048, count=64, steps=50, without=_DEAR,
-            ),
-            "paper": Size(
-                {},
-                (
-                    "network.modes=16", "network.width=32", "network.depth=2", "source.kind=white", "training.steps=500000",
-                    "training.batch=24", "training.learning_rate=3e-4", "training.warmup=1000", "training.clip=10.0",
-                    "training.evaluate_every=1000", "training.checkpoint_every=5000",
-                ),
-                fields=10000, count=100, steps=100, batch=20, without=_DEAR,
-            ),
-        },
-    ),
-    Suite(
-        name="reaction-diffusion-ic",
-        title="reaction and diffusion from one initial state, with unknown fluxes through the ends",
-        source=_PAPER,
-        problem="reaction-diffusion",
-        datum="one initial state; fluxes are drawn",
-        laws=suite_laws.reaction_diffusion,
-        kinds=("IC", "CL"),
-        fixed={"initial_seed": 1},
-        literature=suite_laws.reaction_diffusion_literature,
-        options=_AS_PUBLISHED,
-        extra=(*_THEIR_LAWS, "eci@IC"),
-        metrics=_ENSEMBLE,
-        sizes={
-            "quick": Size(_line(32, 33, interval=0.03), _SMALL, fields=2048, options=_FAST, without=_DEAR),
-            "cpu": Size(_line(64, 67, interval=0.015), _MIDDLE, fields=4096, count=128, steps=50, without=_DEAR),
-            "paper": Size(_line(128, 100), _PUBLISHED_MODEL, fields=6400, count=512, steps=200, batch=128, without=_DEAR),
-        },
-    ),
-    Suite(
-        name="burgers-bc",
-        title="inviscid Burgers equation with given inflow, from unknown fronts",
-        source=_PAPER,
-        problem="inviscid-burgers",
-        datum="inflow 0.5; fronts are drawn",
-        laws=suite_laws.burgers_boundary,
-        kinds=("BC", "CL"),
-        fixed={"inflow": (0.5, 0.5)},
-        literature=suite_laws.burgers_boundary_literature,
-        options={**_AS_PUBLISHED, "eci": "eci:mix=5,resample=5"},
-        extra=(*_THEIR_LAWS, "eci:mix=5,resample=5@BC"),
-        metrics=_ENSEMBLE,
-        sizes={
-            "quick": Size(
-                _line(33, 33), _SMALL, fields=2048, count=12, steps=10,
-                options={**_FASTER, "eci": "eci:mix=1,resample=5"}, without=_DEAR,
-            ),
-            "cpu": Size(_line(65, 65), _MIDDLE, fields=4096, count=128, steps=50, without=_DEAR),
-            "paper": Size(_line(101, 101), _PUBLISHED_MODEL, fields=6400, count=512, steps=200, batch=128, without=_DEAR),
-        },
-    ),
-    Suite(
-        name="burgers-ic",
-        title="inviscid Burgers equation from one front, with unknown inflow",
-        source=_PAPER,
-        problem="inviscid-burgers",
-        datum="front at 0.5; inflows are drawn",
-        laws=suite_laws.burgers_initial,
-        kinds=("IC", "CL"),
-        fixed={"front": (0.5, 0.5)},
-        literature=suite_laws.burgers_initial_literature,
-        options=_AS_PUBLISHED,
-        extra=(*_THEIR_LAWS, "eci@IC"),
-        metrics=_ENSEMBLE,
-        sizes={
-            "quick": Size(_line(33, 33), _SMALL, fields=2048, count=12, steps=10, options=_FASTER, without=_DEAR),
-            "cpu": Size(_line(65, 65), _MIDDLE, fields=4096, count=64, steps=25, without=_DEAR),
-            "paper": Size(_line(101, 101), _PUBLISHED_MODEL, fields=6400, count=512, steps=200, batch=128, without=_DEAR),
-        },
-    ),
-    Suite(
-        name="kolmogorov",
-        title="velocity of forced two-dimensional turbulence: no divergence, no momentum, given energy",
-        source="this project; flow of Kochkov et al., PNAS 118 (2021)",
-        problem="kolmogorov",
-        datum="the kinetic energy of reference i for sample i",
-        laws=suite_laws.velocity,
-        kinds=("divergence", "momentum", "energy"),
-        fixed={"snapshots": 4, "interval": 8.0},
-        shipped="kolmogorov",
-        options=_VELOCITY,
-        extra=("pcfm-consistent@divergence",),
-        metrics=(*_ENSEMBLE, "spectrum"),
-        sizes={
-            "quick": Size(count=12, steps=10, options=_FAST, without=_DEAR),
-            "cpu": Size(count=64, steps=50, without=_DEAR),
-            "paper": Size(count=512, steps=100, batch=128, without=_DEAR),
-        },
-    ),
-    Suite(
-        name="taylor-green",
-        title="decaying vortex arrays: no divergence, no momentum, given energy at each time",
-        source="this project; Taylor & Green, Proc. R. Soc. A 158 (1937) 499",
-        problem="taylor-green",
-        datum="the kinetic energy of reference i for sample i, at each time",
-        laws=suite_laws.velocity,
-        kinds=("divergence", "momentum", "energy"),
-        options=_VELOCITY,
-        extra=("pcfm-consistent@divergence",),
-        metrics=(*_ENSEMBLE, "spectrum"),
-        sizes={
-            "quick": Size(
-                {"points": 16, "times": 5},
-                (*_SMALL, "network.modes=4", "network.width=16", "training.batch=16", "training.steps=300"),
-                fields=1024, count=16, steps=15, options=_FAST, without=_DEAR,
-            ),
-            "cpu": Size(
-                {"points": 24, "times": 9},
-                (*_MIDDLE, "network.modes=6", "network.width=20", "network.depth=3", "training.batch=16"),
-                fields=4096, count=64, steps=50, without=_DEAR,
-            ),
-            "paper": Size(
-                {"points": 64, "times": 21},
-                (*_PUBLISHED_MODEL, "network.modes=8", "network.width=32", "training.batch=32"),
-                fields=8192, count=256, steps=100, without=_DEAR,
-            ),
-        },
-    ),
-)  # fmt: skip
-
-
-def _bounded(name: str, like: str, laws: Make, what: str) -> Suite:
-    """A suite with inequalities beside the laws of another one."""
-    suite = next(suite for suite in _EQUALITIES if suite.name == like)
-    return replace(
-        suite,
-        name=name,
-        title=f"{suite.title}, {what}",
-        source=f"{suite.source}; with bounds as in Leong, I-PCFM (2026)",
-        laws=laws,
-        kinds=(*suite.kinds, "bounds"),
-        literature=None,
-        extra=tuple(f"{method}@{'+'.join(suite.kinds)}" for method in ("pcfm-published", "pcfm-consistent")),
-    )
-
-
 SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
-        *_EQUALITIES,
-        _bounded("reaction-diffusion-bounds", "reaction-diffusion-ic", suite_laws.reaction_diffusion_bounds, "no negative population"),
-        _bounded("burgers-bounds", "burgers-bc", suite_laws.burgers_bounds, "values between 0 and 1"),
+        Suite(
+            name="heat-ic",
+            title="heat equation from one initial state, with unknown diffusivity",
+            source=f"{_PAPER}; settings of Cheng et al., ICLR 2025, arXiv:2412.01786",
+            problem="heat",
+            datum="initial phase pi/4; diffusivities are drawn",
+            laws=suite_laws.initial_and_mass,
+            kinds=("IC", "CL"),
+            fixed={"phase": (math.pi / 4, math.pi / 4)},
+            options={**_AS_PUBLISHED, "eci": "eci:mix=1"},
+            metrics=_ENSEMBLE,
+            sizes={
+                "quick": Size(_line(32, 32), _SMALL, fields=2048, options=_FAST, without=_DEAR),
+                "cpu": Size(_line(48, 48), _MIDDLE, fields=4096, count=48, steps=25, options=_FAST, without=_DEAR),
+                "paper": Size(_line(100, 100), _PUBLISHED_MODEL, fields=5000, count=512, steps=100, batch=128, without=_DEAR),
+            },
+        ),
+        Suite(
+            name="navier-stokes-ic",
+            title="forced vorticity on the torus from one initial state, with unknown phase of the force",
+            source=f"{_PAPER}; equation of Li et al., ICLR 2021, arXiv:2010.08895",
+            problem="navier-stokes",
+            datum="one initial vorticity; phases of the force are drawn",
+            laws=suite_laws.initial_and_mass,
+            kinds=("IC", "CL"),
+            fixed={"initial_seed": 1},
+            settings={"phase": (0.0, math.pi / 2)},
+            options=_AS_PUBLISHED,
+            metrics=_ENSEMBLE,
+            sizes={
+                "quick": Size(
+                    {"points": 20, "times": 8, "duration": 7.0},
+                    (*_SMALL, "network.modes=5", "network.width=16", "training.batch=16", "training.steps=300"),
+                    fields=1024, count=12, steps=12, options=_FAST, without=_DEAR,
+                ),
+                "cpu": Size(
+                    {"points": 32, "times": 13, "duration": 24.0},
+                    (*_MIDDLE, "network.modes=8", "network.width=20", "network.depth=3", "training.batch=12", "training.steps=1500"),
+                    fields=2048, count=24, steps=25, options=_FAST, without=_DEAR,
+                ),
+                "paper": Size(
+                    {},
+                    (
+                        "network.modes=16", "network.width=32", "network.depth=2", "source.kind=white", "training.steps=500000",
+                        "training.batch=24", "training.learning_rate=3e-4", "training.warmup=1000", "training.clip=10.0",
+                        "training.evaluate_every=1000", "training.checkpoint_every=5000",
+                    ),
+                    fields=10000, count=100, steps=100, batch=20, without=_DEAR,
+                ),
+            },
+        ),
+        Suite(
+            name="reaction-diffusion-ic",
+            title="reaction and diffusion from one initial state, with unknown fluxes through the ends",
+            source=_PAPER,
+            problem="reaction-diffusion",
+            datum="one initial state; fluxes are drawn",
+            laws=suite_laws.reaction_diffusion,
+            kinds=("IC", "CL"),
+            fixed={"initial_seed": 1},
+            literature=suite_laws.reaction_diffusion_literature,
+            options=_AS_PUBLISHED,
+            extra=(*_THEIR_LAWS, "eci@IC"),
+            metrics=_ENSEMBLE,
+            sizes={
+                "quick": Size(_line(32, 33, interval=0.03), _SMALL, fields=2048, options=_FAST, without=_DEAR),
+                "cpu": Size(_line(48, 50, interval=0.02), _MIDDLE, fields=4096, count=48, steps=25, options=_FAST, without=_DEAR),
+                "paper": Size(_line(128, 100), _PUBLISHED_MODEL, fields=6400, count=512, steps=200, batch=128, without=_DEAR),
+            },
+        ),
+        Suite(
+            name="burgers-bc",
+            title="inviscid Burgers equation with given inflow, from unknown fronts",
+            source=_PAPER,
+            problem="inviscid-burgers",
+            datum="inflow 0.5; fronts are drawn",
+            laws=suite_laws.burgers_boundary,
+            kinds=("BC", "CL"),
+            fixed={"inflow": (0.5, 0.5)},
+            literature=suite_laws.burgers_boundary_literature,
+            options={**_AS_PUBLISHED, "eci": "eci:mix=5,resample=5"},
+            extra=(*_THEIR_LAWS, "eci:mix=5,resample=5@BC"),
+            metrics=_ENSEMBLE,
+            sizes={
+                "quick": Size(
+                    _line(33, 33), _SMALL, fields=2048, count=12, steps=10,
+                    options={**_FASTER, "eci": "eci:mix=1,resample=5"}, without=_DEAR,
+                ),
+                "cpu": Size(_line(49, 49), _MIDDLE, fields=4096, count=32, steps=20, options=_FASTER, without=_DEAR),
+                "paper": Size(_line(101, 101), _PUBLISHED_MODEL, fields=6400, count=512, steps=200, batch=128, without=_DEAR),
+            },
+        ),
+        Suite(
+            name="burgers-ic",
+            title="inviscid Burgers equation from one front, with unknown inflow",
+            source=_PAPER,
+            problem="inviscid-burgers",
+            datum="front at 0.5; inflows are drawn",
+            laws=suite_laws.burgers_initial,
+            kinds=("IC", "CL"),
+            fixed={"front": (0.5, 0.5)},
+            literature=suite_laws.burgers_initial_literature,
+            options=_AS_PUBLISHED,
+            extra=(*_THEIR_LAWS, "eci@IC"),
+            metrics=_ENSEMBLE,
+            sizes={
+                "quick": Size(_line(33, 33), _SMALL, fields=2048, count=12, steps=10, options=_FASTER, without=_DEAR),
+                "cpu": Size(_line(49, 49), _MIDDLE, fields=4096, count=24, steps=20, options=_FASTER, without=_DEAR),
+                "paper": Size(_line(101, 101), _PUBLISHED_MODEL, fields=6400, count=512, steps=200, batch=128, without=_DEAR),
+            },
+        ),
+        Suite(
+            name="kolmogorov",
+            title="velocity of forced two-dimensional turbulence: no divergence, no momentum, given energy",
+            source="this project; flow of Kochkov et al., PNAS 118 (2021)",
+            problem="kolmogorov",
+            datum="the kinetic energy of reference i for sample i",
+            laws=suite_laws.velocity,
+            kinds=("divergence", "momentum", "energy"),
+            fixed={"snapshots": 4, "interval": 8.0},
+            shipped="kolmogorov",
+            options=_VELOCITY,
+            extra=("pcfm-consistent@divergence",),
+            metrics=(*_ENSEMBLE, "spectrum"),
+            sizes={
+                "quick": Size(count=12, steps=10, options=_FAST, without=_DEAR),
+                "cpu": Size(count=48, steps=25, options=_FAST, without=_DEAR),
+                "paper": Size(count=512, steps=100, batch=128, without=_DEAR),
+            },
+        ),
+        Suite(
+            name="taylor-green",
+            title="decaying vortex arrays: no divergence, no momentum, given energy at each time",
+            source="this project; Taylor & Green, Proc. R. Soc. A 158 (1937) 499",
+            problem="taylor-green",
+            datum="the kinetic energy of reference i for sample i, at each time",
+            laws=suite_laws.velocity,
+            kinds=("divergence", "momentum", "energy"),
+            options=_VELOCITY,
+            extra=("pcfm-consistent@divergence",),
+            metrics=(*_ENSEMBLE, "spectrum"),
+            sizes={
+                "quick": Size(
+                    {"points": 16, "times": 5},
+                    (*_SMALL, "network.modes=4", "network.width=16", "training.batch=16", "training.steps=300"),
+                    fields=1024, count=16, steps=15, options=_FAST, without=_DEAR,
+                ),
+                "cpu": Size(
+                    {"points": 24, "times": 9},
+                    (*_MIDDLE, "network.modes=6", "network.width=20", "network.depth=3", "training.batch=16"),
+                    fields=4096, count=32, steps=25, options=_FAST, without=_DEAR,
+                ),
+                "paper": Size(
+                    {"points": 64, "times": 21},
+                    (*_PUBLISHED_MODEL, "network.modes=8", "network.width=32", "training.batch=32"),
+                    fields=8192, count=256, steps=100, without=_DEAR,
+                ),
+            },
+        ),
     )
-}
+}  # fmt: skip
 """By name."""

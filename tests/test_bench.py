@@ -342,6 +342,7 @@ def test_overwriting_starts_from_nothing_and_leaves_other_files_alone(done: Path
         ("bench tiny --quick --out a --model nowhere", "no model 'nowhere'"),
         ("bench tiny --quick --out a --model kolmogorov", "expects a model of 1 channels"),
         ("bench tiny --quick --out file", "is a file"),
+        ("bench tiny --quick --preset paper --out a", "Drop one of them"),
     ],
 )
 def test_wrong_calls_are_refused_in_one_line(command: str, message: str, call: Call) -> None:

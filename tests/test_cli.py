@@ -800,7 +800,7 @@ MODELS: dict[str, tuple[str, ...]] = {
 
 NAMES: dict[str, tuple[str, ...]] = {
     "command": ("generat heat", "'generat'", "Did you mean 'generate'?"),
-    "command far from any": ("xyzzy", "Known: convert, demo, doctor"),
+    "command far from any": ("xyzzy", "Known: bench, convert, demo, doctor"),
     "problem": ("generate haet --count 2 --out a.h5", "'haet'", "Did you mean 'heat'?"),
     "setting of a problem": (f"{HEAT} --set point=3", "'point'", "Did you mean 'points'?"),
     "law": (f"{SAMPLE} --law mas", "'mas'", "Did you mean 'mass'?"),

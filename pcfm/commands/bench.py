@@ -20,7 +20,8 @@ class Benchmark(Common):
     Attributes:
         suite: Which suite; `pcfm list suites` names all.
         out: Folder for bench.json, data and model, runs/, table.md, table.csv, table.tex, figures/, report.html and record.json.
-        preset: How much: quick takes minutes on two cores, cpu about an hour, paper has the settings of the literature, for a GPU.
+        preset: How much: quick takes minutes on two cores, cpu about an hour, paper has the settings of the literature, for a GPU; cpu
+            by default.
         quick: The preset quick.
         methods: Methods, NAME[:key=value,...][@LAWS] with LAWS "literature" or the kind of a law such as IC; all that suit by default.
         seeds: How many seeds of the noise; the preset says by default.
@@ -31,7 +32,7 @@ class Benchmark(Common):
 
     suite: Annotated[str, tyro.conf.Positional]
     out: Path
-    preset: Literal["quick", "cpu", "paper"] = "cpu"
+    preset: Literal["quick", "cpu", "paper"] | None = None
     quick: bool = False
     methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="METHOD ...")] = ()
     seeds: int | None = None
@@ -48,7 +49,9 @@ class Benchmark(Common):
         from pcfm.suites import SUITES
 
         suite = lookup("suite", self.suite, SUITES)
-        preset = "quick" if self.quick else self.preset
+        if self.quick and self.preset not in (None, "quick"):
+            raise ValueError(f"--quick is the preset quick; got --preset {self.preset} beside it. Drop one of them.")
+        preset = "quick" if self.quick else self.preset or "cpu"
         size = suite.sizes[preset]
         plan = Plan(
             suite,
