@@ -189,6 +189,10 @@ Factors = list[tuple[Tensor, Tensor | None]]
 """Roots $L_n$ of a block tridiagonal matrix, with the blocks $G_{n,n-1} L_{n-1}^{-\\top}$ left of them."""
 
 
+_SHIFTS = (1e-12, 1e-9, 1e-6)
+"""Shifts of a matrix that is not positive definite, as fractions of its largest diagonal entry."""
+
+
 def factor_blocks(blocks: list[tuple[Tensor, Tensor]]) -> Factors:
     """Block Cholesky factors of the Gram matrix of row blocks (P_n, M_n)."""
     factors: Factors = []
@@ -199,14 +203,23 @@ def factor_blocks(blocks: list[tuple[Tensor, Tensor]]) -> Factors:
         if previous is not None:
             off = torch.linalg.solve_triangular(factors[-1][0], previous @ minus.mT, upper=False).mT
             gram = gram - off @ off.mT
-        root, info = torch.linalg.cholesky_ex(gram)
-        if bool(info.any()):
-            size = gram.diagonal(dim1=-2, dim2=-1).amax(-1).clamp_min(torch.finfo(gram.dtype).tiny)
-            eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-            root = torch.linalg.cholesky(gram + 1e-12 * size[:, None, None] * eye)
-        factors.append((root, off))
+        factors.append((_root(gram), off))
         previous = plus
     return factors
+
+
+def _root(gram: Tensor) -> Tensor:
+    """Cholesky factors of semidefinite matrices, (B, k, k); those that round-off has made indefinite are shifted, as little as it takes."""
+    root, info = torch.linalg.cholesky_ex(gram)
+    size = gram.diagonal(dim1=-2, dim2=-1).abs().amax(-1).clamp_min(torch.finfo(gram.dtype).tiny)[:, None, None]
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    for shift in _SHIFTS:
+        bad = info > 0
+        if not bool(bad.any()):
+            return root
+        shifted, again = torch.linalg.cholesky_ex(gram + shift * size * eye)
+        root, info = torch.where(bad[:, None, None], shifted, root), torch.where(bad, again, info)
+    return torch.where((info > 0)[:, None, None], size.sqrt() * eye, root)  # no factor of it: the solve will not converge, and says so
 
 
 def forward_blocks(factors: Factors, parts: list[Tensor]) -> None:

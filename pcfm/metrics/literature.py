@@ -118,7 +118,7 @@ def burgers_boundary_residual(u: Tensor, grid: Grid, left: Tensor | float, *, st
     """
     _check_time(u, grid, "burgers_boundary_residual", axes=2)
     line = u[:, 0, start:]
-    inflow = torch.as_tensor(left).to(u).reshape(-1, 1)
+    inflow = torch.as_tensor(left, dtype=torch.float64).to(u).reshape(-1, 1)
     return torch.cat([line[..., 0] - inflow, line[..., -1] - line[..., -2]], dim=1)
 
 
@@ -156,7 +156,7 @@ def reaction_diffusion_mass_residual(
         inflow: $g_L - g_R$, (N,), instead of the estimate.
     """
     content = _node_sum(u[:, 0], grid, "reaction_diffusion_mass_residual")
-    rho, nu = (torch.as_tensor(value).to(u).reshape(-1, 1) for value in (reaction, diffusivity))
+    rho, nu = (torch.as_tensor(value, dtype=torch.float64).to(u).reshape(-1, 1) for value in (reaction, diffusivity))
     line, dx = u[:, 0], grid.axes[1].spacing
     if inflow is None:
         stencil = torch.tensor([-25.0, 48.0, -36.0, 16.0, -3.0], dtype=u.dtype, device=u.device) / (12 * dx)
