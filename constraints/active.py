@@ -7,7 +7,8 @@ $$\text{a value is held at } h \text{ where } v + z > h,\qquad \text{a row holds
 
 until they repeat: the primal-dual active set method, which is Newton's method on the complementarity conditions. Two things are not as
 published: rows that are broken are taken in before values beyond their bounds, since what they shrink may need no bound; and should the
-method cycle, the worst offender of each sample alone is exchanged. The result is certified like any other.
+method cycle, the worst offender of each sample alone is exchanged. Where rows are many and sparse it begins next to the solution
+(`constraints.interior`) and has little left to exchange. The result is certified like any other.
 
 Source:
     Hintermueller, Ito & Kunisch, SIAM J. Optim. 13 (2002) 865.
@@ -25,15 +26,31 @@ from constraints.face import ActiveRows, FaceKernel
 from constraints.kkt import Curved, Solution
 from constraints.linear.stacked import Stacked
 
-_EXCHANGES = 40
-"""Exchanges of active sets at most."""
+BULK = 15
+"""Exchanges of all offenders at once."""
 
-_BULK = 15
-"""Exchanges of all offenders at once, before one at a time."""
+SINGLE = 25
+"""Exchanges of one at a time, where those have not settled."""
+
+
+class Sets(NamedTuple):
+    """Where exchanges begin or have come to.
+
+    Attributes:
+        rows: which rows hold with equality, (B, m).
+        above: which values are at their upper bounds, (B, C, *N).
+        below: at their lower ones.
+        guess: fields near the solution; None without a better guess than the nearest point of the face without its curved rows.
+    """
+
+    rows: Tensor
+    above: Tensor
+    below: Tensor
+    guess: Tensor | None = None
 
 
 class Active(NamedTuple):
-    """A nearest point, its multipliers, forces on values at bounds, and its face."""
+    """A nearest point, its multipliers, forces on values at bounds, its face, and whether no set had to be exchanged any more."""
 
     u: Tensor
     multiplier: Tensor
@@ -42,6 +59,8 @@ class Active(NamedTuple):
     kernel: FaceKernel
     curved: Curved
     iterations: int
+    sets: Sets
+    settled: bool
 
 
 class Problem(NamedTuple):
@@ -52,7 +71,6 @@ class Problem(NamedTuple):
         target: their targets.
         bent: all other laws but bounds.
         inequality: which of their rows are inequalities, (m,).
-        holding: which rows hold with equality to begin with, (B, m).
         noisy: laws observed with noise.
         lower: bounds, broadcastable to fields.
         upper: likewise.
@@ -62,28 +80,31 @@ class Problem(NamedTuple):
     target: Tensor | None
     bent: Constraint
     inequality: Tensor
-    holding: Tensor
     noisy: list[LinearConstraint]
     lower: Tensor
     upper: Tensor
 
 
-def nearest_on_face(problem: Problem, u: Tensor, tolerance: float, max_iterations: int) -> Active:
+def nearest_on_face(
+    problem: Problem, u: Tensor, begun: Sets, tolerance: float, max_iterations: int, *, bulk: int = BULK, single: int = 0
+) -> Active:
     """The nearest point to u, by exchanges of active sets.
 
     Arguments:
         problem: laws and bounds.
         u: fields.
+        begun: the sets to begin with.
         tolerance: as for `project`.
         max_iterations: Newton steps for each face.
+        bulk: exchanges of all offenders at once, at most.
+        single: after them, of one at a time.
     """
     lower, upper = (bound.expand_as(u) for bound in (problem.lower, problem.upper))
-    above = below = torch.zeros_like(u, dtype=torch.bool)
-    rows = problem.holding
+    rows, above, below, guess = begun
     spent, point = 0, None
-    for exchange in range(_EXCHANGES):
-        kernel, solution, held = _on_face(problem, u, above, below, rows, tolerance, max_iterations)
-        spent += max(solution.iterations, 1)
+    for exchange in range(bulk + single):
+        kernel, solution, held = _on_face(problem, u, guess, above, below, rows, tolerance, max_iterations)
+        spent, guess = spent + max(solution.iterations, 1), None if guess is None else solution.u
         v, force = solution.u, held
         residual, scale = problem.bent.measure(v)
         size = torch.maximum(u.abs(), v.abs()).flatten(1).amax(1).reshape(-1, *(1,) * (u.ndim - 1))
@@ -92,15 +113,18 @@ def nearest_on_face(problem: Problem, u: Tensor, tolerance: float, max_iteration
         push = solution.multiplier
         release = problem.inequality & rows & (push < -tolerance * push.abs().amax(1, keepdim=True))
         broken = problem.inequality & ~rows & (residual > tolerance * scale)
-        point = Active(v, solution.multiplier, solution.linear_multiplier, force, kernel, _curved(problem, kernel, rows), spent)
         calm = ~broken.any(1).reshape(-1, *(1,) * (u.ndim - 1))  # rows first: what they shrink may need no bound
         high, low = high & calm, low & calm
-        if not (drop.any() or high.any() or low.any() or release.any() or broken.any()):
-            break
-        if exchange >= _BULK:
+        settled = not bool(drop.any() or high.any() or low.any() or release.any() or broken.any())
+        if exchange >= bulk:
             drop, high, low, release, broken = _worst(drop, high, low, release, broken, force, v, lower, upper, push, residual)
+        curved = _curved(problem, kernel, rows)
         above, below = (above & ~drop) | high, (below & ~drop) | low
         rows = (rows & ~release) | broken
+        multipliers = solution.multiplier, solution.linear_multiplier, force
+        point = Active(v, *multipliers, kernel, curved, spent, Sets(rows, above, below), settled)
+        if settled:
+            break
     assert point is not None
     return point
 
@@ -112,6 +136,7 @@ def _curved(problem: Problem, kernel: FaceKernel, rows: Tensor) -> Curved:
 def _on_face(
     problem: Problem,
     u: Tensor,
+    guess: Tensor | None,
     above: Tensor,
     below: Tensor,
     rows: Tensor,
@@ -120,12 +145,14 @@ def _on_face(
 ) -> tuple[FaceKernel, Solution, Tensor]:
     """The nearest point with the given values and rows held, and the forces that hold the values."""
     kernel = FaceKernel(problem.stack, (~(above | below)).to(u))
-    start = torch.where(above, problem.upper.expand_as(u), torch.where(below, problem.lower.expand_as(u), u))
-    if problem.stack is not None:
-        start = problem.stack.select(start, problem.target)
-    anchor = kernel.nearest(start, problem.target)
+
+    def on_face(x: Tensor) -> Tensor:
+        held = torch.where(above, problem.upper.expand_as(u), torch.where(below, problem.lower.expand_as(u), x))
+        return kernel.nearest(held if problem.stack is None else problem.stack.select(held, problem.target), problem.target)
+
+    anchor = on_face(u)
     curved = _curved(problem, kernel, rows)
-    solution = curved.solve(anchor, anchor, tolerance, max_iterations)
+    solution = curved.solve(anchor, anchor if guess is None else on_face(guess), tolerance, max_iterations)
     v = solution.u
     rest = u - v - curved.constraint.jacobian(v).adjoint(solution.multiplier)
     for law in problem.noisy:

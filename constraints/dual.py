@@ -22,8 +22,10 @@ from torch import Tensor
 
 from constraints.convex import box_mean
 from constraints.face import MaskedGram
+from constraints.interior import interior
 from constraints.linear.map import LinearMap
 from constraints.linear.solve import conjugate_gradients
+from constraints.linear.sparse import SparseGram
 from constraints.linear.structured import WeightedSum
 
 _HALVINGS = 30
@@ -92,9 +94,6 @@ def _disjoint(u: Tensor, lower: Tensor, upper: Tensor, sums: WeightedSum, target
 
 def _newton(u: Tensor, lower: Tensor, upper: Tensor, rows: Rows, max_iterations: int) -> Dual:
     k, noise = rows.map, 0.0 if rows.map.variance is None else rows.map.variance.to(u)
-    y = k.precondition(torch.where(rows.inequality, 0.0, k(u) - rows.target))
-    y = torch.where(rows.inequality, 0.0, y)
-    size = y.abs().amax(1)
 
     def field(y: Tensor) -> Tensor:
         return _clip(u - k.adjoint(y), lower, upper)
@@ -104,11 +103,21 @@ def _newton(u: Tensor, lower: Tensor, upper: Tensor, rows: Rows, max_iterations:
         dual = (v - u).square().flatten(1).sum(1) / 2 + (y * (gradient + noise * y / 2)).sum(1)
         return gradient, dual
 
-    row_size = _row_size(k, u)
+    y = k.precondition(torch.where(rows.inequality, 0.0, k(u) - rows.target))
+    y = torch.where(rows.inequality, 0.0, y)
+    size = y.abs().amax(1)
     v = field(y)
     gradient, dual = value(y, v)
     first = gradient.abs().amax(1)
-    for iteration in range(max_iterations):
+    spent, gram = 0, None if k.gram_diagonal(u) is not None else SparseGram.of(k, len(u))
+    if gram is not None and bool(rows.inequality.any()):
+        inside = interior(u, lower, upper, lambda v: (k(v) - rows.target, k), rows.inequality, variance=k.variance)
+        assert inside is not None
+        y = torch.where(inside.solved[:, None], inside.multiplier, y)
+        v, spent = field(y), inside.iterations
+        gradient, dual = value(y, v)
+    row_size = _row_size(k, u)
+    for iteration in range(spent, max_iterations):
         pushing = torch.where(rows.inequality & (y <= 0), gradient.clamp_min(0), gradient)
         open_ = (pushing.abs() > rows.tolerance).any(1) & (y.abs().amax(1) <= _GROWTH * size.clamp_min(_reach(u, k)))
         if not open_.any():
@@ -118,7 +127,10 @@ def _newton(u: Tensor, lower: Tensor, upper: Tensor, rows: Rows, max_iterations:
         left = (pushing.abs().amax(1) / first.clamp_min(1e-300)).clamp_max(1.0)
         damping = noise + row_size * (_DAMPING * left).clamp_min(_FLOOR)[:, None]
         fraction = max(float(left[open_].min()) / 10, 1e-12)  # as close as the sample that is nearest to its end asks for
-        step, stuck = _step(rows.map, free, active, pushing, damping, row_size, fraction)
+        if gram is None:
+            step, stuck = _step(rows.map, free, active, pushing, damping, row_size, fraction)
+        else:
+            step, stuck = gram.raised(free.flatten(1), (active > 0) & open_[:, None], damping)(pushing), torch.zeros_like(open_)
         step = step * open_[:, None]
         y, v, gradient, dual = _search(y, step, stuck & open_, gradient, dual, rows.inequality, field, value)
     return Dual(v, y, max_iterations)

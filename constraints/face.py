@@ -2,19 +2,22 @@ r"""Faces: the linear rows and the values at bounds that hold with equality, and
 
 With D the mask of values that are free and A the linear rows, $P = D - D A^\top (A D A^\top)^{+} A D$. Without bounds, P is that of the
 stacked laws, block by block; at bounds, each sample has its own mask. A mask keeps diagonal Gram matrices diagonal; few rows are
-bordered; all else takes conjugate gradients preconditioned with the structured solve of the unmasked rows.
+bordered; sparse rows are factored; all else takes conjugate gradients preconditioned with the structured solve of the unmasked rows.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from constraints.constraint import Constraint
+from constraints.linear.entries import Entries
 from constraints.linear.map import LinearMap, Weighted
 from constraints.linear.solve import conjugate_gradients, pseudo_inverse
+from constraints.linear.sparse import SparseGram
 from constraints.linear.stacked import Stacked
 
 FEW_ROWS = 16
@@ -147,6 +150,10 @@ class MaskedGram:
             fields = rows.adjoint(eye).flatten(1)
             gram = torch.stack([(free.flatten(1) * field) @ fields.T for field in fields], dim=1)
             self.inverse = pseudo_inverse(gram if rows.variance is None else gram + torch.diag(rows.variance.to(gram)))
+        self.factored: Callable[[Tensor], Tensor] | None = None
+        if self.exact is None and self.inverse is None:
+            sparse = SparseGram.of(rows, len(free))
+            self.factored = None if sparse is None else sparse.semidefinite(free.flatten(1), rows.variance)
 
     def __call__(self, r: Tensor, field: Tensor | None = None) -> Tensor:
         """A solution y; what would move the field by round-off counts as zero."""
@@ -154,6 +161,8 @@ class MaskedGram:
             return self.exact.solve_gram(r)
         if self.inverse is not None:
             return (self.inverse @ r[..., None])[..., 0]
+        if self.factored is not None:
+            return self.factored(r)
         noise = 0.0 if self.map.variance is None else self.map.variance.to(r)
         return conjugate_gradients(
             lambda y: self.map(self.free * self.map.adjoint(y)) + noise * y,
@@ -171,6 +180,7 @@ class RowMask(LinearMap):
         super().__init__()
         self.inner, self.mask = inner, mask
         self.shape, self.rows, self.batched = inner.shape, inner.rows, True
+        self._factored: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, u: Tensor) -> Tensor:
         rows: Tensor = self.mask * self.inner(u)
@@ -181,9 +191,17 @@ class RowMask(LinearMap):
 
     def solve_gram(self, r: Tensor) -> Tensor:
         r = self.mask * r
-        diagonal = self.inner.gram_diagonal(r)
-        if diagonal is not None or bool((self.mask == 1).all()):
+        diagonal, every = self.inner.gram_diagonal(r), bool((self.mask == 1).all())
+        if diagonal is not None or (every and not isinstance(self.inner, Stacked)):
             return self.mask * self.inner.solve_gram(r)
+        if self._factored is None:
+            sparse = SparseGram.of(self.inner, len(r))
+            if sparse is not None:
+                self._factored = sparse.semidefinite(r.new_ones(len(r), sparse.columns), kept=self.mask > 0)
+        if self._factored is not None:
+            return self._factored(r)
+        if every:
+            return self.inner.solve_gram(r)
         return conjugate_gradients(
             lambda y: self(self.adjoint(y)),
             r,
@@ -193,6 +211,10 @@ class RowMask(LinearMap):
 
     def weighted(self, diagonal: Tensor) -> LinearMap:
         return RowMask(self.inner.weighted(diagonal), self.mask)
+
+    def entries(self) -> Entries | None:
+        inner = self.inner.entries()
+        return None if inner is None else inner.masked(self.mask)
 
     def scale(self, u: Tensor) -> Tensor:
         return self.inner.scale(u)

@@ -24,6 +24,7 @@ from torch import Tensor
 from constraints.conservation import Energy, Integral, Value
 from constraints.constraint import Constraint, LinearConstraint, as_target
 from constraints.grid import Grid
+from constraints.linear.entries import Entries
 from constraints.linear.map import LinearMap
 from constraints.linear.sparse import SparseMap
 from constraints.linear.structured import RowCombination, WeightedSum
@@ -182,6 +183,10 @@ class BothSides(LinearMap):
     def adjoint(self, y: Tensor) -> Tensor:
         above, below = y.chunk(2, dim=1)
         return (above - below).reshape(-1, *self.shape)
+
+    def entries(self) -> Entries:
+        rows, half = torch.arange(self.rows), self.rows // 2
+        return Entries(rows, rows % half, torch.where(rows < half, 1.0, -1.0).to(torch.float64))
 
 
 def positivity(*, components: Sequence[int] | None = None) -> Bounds:

@@ -237,8 +237,13 @@ class Curved:
             scale = self.constraint.scale(v)
             pull = self.pull(v, anchor)
             multiplier = normals.multiplier(pull)
-            gap = largest(pull - normals.force(multiplier, v))
-            done = done | (residual.abs() <= tolerance / 2 * scale).all(1) & (gap <= tolerance / 2 * size)
+            rest = pull - normals.force(multiplier, v)
+            obeyed = (residual.abs() <= tolerance / 2 * scale).all(1)
+            if bool(((done | obeyed) & (largest(rest) > tolerance / 2 * size)).any()):  # due, or round-off of the multiplier?
+                multiplier = multiplier + normals.multiplier(rest)
+                rest = pull - normals.force(multiplier, v)
+            gap = largest(rest)
+            done = done | obeyed & (gap <= tolerance / 2 * size)
             if done.all() or iterations == max_iterations:
                 # What is observed pulls on linear rows too; without noise they take up what of the normals P takes away.
                 rest = self._force(v, anchor) if self.noisy else torch.zeros_like(v)

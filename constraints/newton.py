@@ -6,7 +6,7 @@ $$v = a - J^\top\lambda,\qquad (J J^\top + \epsilon I)\,\lambda = h(u) + J\,(a -
 
 which is plain root finding, $v = u - J^\top(JJ^\top)^{-1}h(u)$, where the anchor is $u$ itself. Of inequalities, the rows that are broken
 at $u$ count as equalities and the others do not count. Gram systems are solved by the structure of the Jacobian; a ridge $\epsilon > 0$
-takes conjugate gradients preconditioned with that solve.
+takes sparse factors, or conjugate gradients preconditioned with that solve.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from constraints.constraint import Constraint
-from constraints.face import ActiveRows, AffineKernel
+from constraints.face import ActiveRows, AffineKernel, RowMask
 from constraints.implicit import Conditions
 from constraints.linear.map import LinearMap
 from constraints.linear.solve import conjugate_gradients
+from constraints.linear.sparse import SparseGram
 from constraints.projection import ProjectionResult
 from constraints.system import TOLERANCE, Found, system_of
 
@@ -32,13 +33,16 @@ class Step(NamedTuple):
     multiplier: Tensor
 
 
-def broken_rows(law: Constraint, u: Tensor) -> Constraint:
-    """The law without the rows of inequalities that hold at u, the others as equalities; the law itself if it has no inequality."""
+def broken_rows(law: Constraint, u: Tensor, *, within: float = 0.0) -> Constraint:
+    """The law without the rows of inequalities that hold at u, the others as equalities; the law itself if it has no inequality.
+
+    Rows that hold by less than `within`, in their own unit, stay too.
+    """
     leaves = law.leaves()
     if not any(leaf.inequality for leaf in leaves):
         return law
     parts = [leaf.residual(u) for leaf in leaves]
-    counts = [row > 0 if leaf.inequality else torch.ones_like(row, dtype=torch.bool) for leaf, row in zip(leaves, parts, strict=True)]
+    counts = [r > -within if leaf.inequality else torch.ones_like(r, dtype=torch.bool) for leaf, r in zip(leaves, parts, strict=True)]
     return ActiveRows(law, torch.cat(counts, dim=1).to(u))
 
 
@@ -67,7 +71,7 @@ def gauss_newton_step(law: Constraint, u: Tensor, *, anchor: Tensor | None = Non
     else:
         start = anchor.to(torch.float64)
         residual = residual + jacobian(start - at)
-    multiplier = _solve(jacobian, residual, ridge)
+    multiplier = raised_solve(jacobian, residual, ridge)
     return Step(jacobian.subtract(start.clone(), multiplier).to(u.dtype), multiplier.to(u.dtype))
 
 
@@ -110,11 +114,21 @@ def certified(law: Constraint, u: Tensor, before: Tensor, multiplier: Tensor | N
     )
 
 
-def _solve(jacobian: LinearMap, r: Tensor, ridge: float) -> Tensor:
-    """A solution of (J Jᵀ + R + ridge) y = r, where R is the variance of rows observed with noise."""
-    if not ridge:
+def raised_solve(jacobian: LinearMap, r: Tensor, ridge: float | Tensor) -> Tensor:
+    r"""A solution of $(J J^\top + R + D)\,y = r$, where R is the variance of rows observed with noise.
+
+    Arguments:
+        jacobian: J.
+        r: right-hand sides, (B, m).
+        ridge: D, a number or the diagonal of a matrix, (B, m); not negative.
+    """
+    if isinstance(ridge, float) and not ridge:
         return jacobian.solve_gram(r)
     diagonal = ridge if jacobian.variance is None else ridge + jacobian.variance.to(r)
+    if isinstance(jacobian, RowMask):
+        gram, each = SparseGram.of(jacobian.inner, len(r)), torch.as_tensor(diagonal, dtype=r.dtype).expand_as(r)
+        if gram is not None and bool((each > 0).all()):
+            return gram.raised(r.new_ones(len(r), gram.columns), jacobian.mask > 0, each)(r)
     return conjugate_gradients(
         lambda y: jacobian(jacobian.adjoint(y)) + diagonal * y, r, preconditioner=jacobian.precondition, max_iterations=1000
     )

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from constraints.active import Active, Problem, nearest_on_face
+from constraints.active import BULK, SINGLE, Active, Problem, Sets, nearest_on_face
 from constraints.constraint import Constraint, Intersection, LinearConstraint
 from constraints.dual import Rows, nearest_within
 from constraints.face import ActiveRows, AffineKernel, FaceKernel
 from constraints.implicit import Conditions
 from constraints.inequality import Box
+from constraints.interior import RELAX, interior
 from constraints.kkt import Curved
 from constraints.linear.map import LinearMap, largest
 from constraints.linear.stacked import Stacked
@@ -30,6 +31,9 @@ _COMPROMISED = 1e-9
 _PASSES = 3
 """Corrections of linear laws: the first reaches round-off relative to the input, another one relative to the result."""
 
+
+_LAST = 5
+"""Exchanges of active sets that begin next to the solution."""
 
 _ROUND_OFF = 256 * torch.finfo(torch.float64).eps
 _TINY = torch.finfo(torch.float64).tiny
@@ -252,12 +256,53 @@ class System:
         """Inequalities beside curved laws."""
         assert self.bends is not None
         lower, upper = self._box(u)
-        marks = [torch.full((leaf.residual(u).shape[1],), leaf.inequality, device=u.device) for leaf in self.bent]
-        holding = self._holding(u, aim, max_iterations)
-        problem = Problem(self.stack, self._target(u), self.bends, torch.cat(marks), holding, self.noisy, lower, upper)
-        point: Active = nearest_on_face(problem, u, aim, max_iterations)
+        marks = torch.cat([torch.full((leaf.residual(u).shape[1],), leaf.inequality, device=u.device) for leaf in self.bent])
+        problem = Problem(self.stack, self._target(u), self.bends, marks, self.noisy, lower, upper)
+
+        def exchanged(begun: Sets, bulk: int = BULK, single: int = 0) -> Active:
+            return nearest_on_face(problem, u, begun, aim, max_iterations, bulk=bulk, single=single)
+
+        near = self._near(u, lower, upper, marks) if self.slanted else None  # many rows, of which few exchanges find the right ones
+        if near is not None:
+            point = exchanged(near, bulk=_LAST)
+        else:
+            none = torch.zeros_like(u, dtype=torch.bool)
+            point = exchanged(Sets(self._holding(u, aim, max_iterations), none, none))
+            near = None if point.settled or self.slanted else self._near(u, lower, upper, marks)
+            point = point if near is None else exchanged(near, bulk=_LAST)
+            point = point if point.settled else exchanged(point.sets, bulk=0, single=SINGLE)
         multiplier = self._order(point.linear_multiplier, point.multiplier, point.force, point.u)
         return Found(point.u, multiplier, point.iterations, Conditions(point.kernel, point.curved, point.multiplier, self._order))
+
+    def _near(self, u: Tensor, lower: Tensor, upper: Tensor, marks: Tensor) -> Sets | None:
+        """Sets of a point next to the nearest one, where all rows are sparse and none is noisy."""
+        assert self.bends is not None
+        bends, stack, target = self.bends, self.stack, self._target(u)
+        if self.noisy:
+            return None
+        free, rest, goal, equal = None, None, None, 0
+        if stack is not None:
+            free, rest = stack.free, stack.unselected
+            equal = 0 if rest is None else rest.rows
+            goal = None if target is None or rest is None else stack.target_of_unselected(target.expand(len(u), -1))
+            if free is not None:  # values given outright are bounds that leave no room
+                given, free = stack.select(torch.zeros_like(u), target), free.to(u)
+                lower, upper = torch.where(free == 0, given, lower), torch.where(free == 0, given, upper)
+
+        def law(v: Tensor) -> tuple[Tensor, LinearMap]:
+            residual, jacobian = bends.linearise(v)
+            if rest is None:
+                return residual, jacobian
+            straight = rest(v) if goal is None else rest(v) - goal
+            return torch.cat([straight, residual], dim=1), Stacked([rest, jacobian])
+
+        curved = Curved(AffineKernel(None), bends, [])
+        unequal = torch.cat([marks.new_zeros(equal), marks])
+        found = interior(u, lower, upper, law, unequal, curvature=lambda v, y: curved.diagonal_curvature(v, y[:, equal:]), relax=RELAX)
+        if found is None:
+            return None
+        above, below = (held if free is None else held & (free > 0) for held in (found.above, found.below))
+        return Sets(~marks | found.rows[:, equal:], above, below, found.u)
 
     def _holding(self, u: Tensor, aim: float, max_iterations: int) -> Tensor:
         """Which rows to begin with: equalities, and linear inequalities that hold with equality where curved laws are left out."""

@@ -30,11 +30,11 @@ TOP_FLOOR = {
 STOREYS = {
     "constraints": [
         "grid", "calculus.scheme", "calculus.finite_difference", "calculus.spectral", "calculus.staggered", "calculus.finite_volume",
-        "calculus.vector", "calculus.quadrature", "calculus", "linear.solve", "linear.derivative", "linear.map", "linear.explicit",
-        "linear.structured",
+        "calculus.vector", "calculus.quadrature", "calculus", "linear.solve", "linear.derivative", "linear.entries", "linear.map",
+        "linear.explicit", "linear.structured",
         "linear.sparse", "linear.tensor", "linear.stepping", "linear.stacked", "linear", "units", "metric", "constraint", "initial",
         "boundary", "observation", "conservation", "divergence", "balance", "equation", "relation", "inequality", "convex", "holonomy",
-        "face", "kkt", "dual", "active", "implicit", "system", "projection", "newton", "compatibility",
+        "face", "kkt", "interior", "dual", "active", "implicit", "system", "projection", "newton", "compatibility",
     ],
     "pde_datasets": [
         "lazy", "mesh", "finite_elements", "fields", "problem", "random_fields", "solvers", "problems", "production", "mesh_store", "store",
@@ -49,7 +49,7 @@ STOREYS = {
         "samplers.sampler", "samplers.ode", "samplers.transport", "samplers.minimise", "samplers.guided", "samplers.diffusion_pde",
         "samplers.optimised", "samplers.flower", "samplers.source_chain",
         "samplers.projected", "samplers.consistent", "samplers.eci", "samplers.langevin", "samplers.renoise", "samplers.tangent",
-        "samplers.dual", "samplers", "methods", "generation", "metrics", "report", "lawbook",
+        "samplers.dual", "samplers.inequality", "samplers", "methods", "generation", "metrics", "report", "lawbook",
         "laws", "audit", "evaluation", "experiment", "pages",
         "published", "suite_laws", "suites", "scores", "bench_samples", "bench", "bench_page",
         "commands", "cli",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from constraints.linear.derivative import pullback
+from constraints.linear.entries import Entries
 from constraints.linear.map import LinearMap
 from constraints.linear.solve import semidefinite_solver
 
@@ -132,6 +133,10 @@ class ExplicitRows(LinearMap):
         for owner, field in zip(self.colours.owner, self.fields.unbind(1), strict=True):
             total = torch.addcmul(total, field, padded[:, owner])
         return total.reshape(-1, *self.shape)
+
+    def entries(self) -> Entries:
+        colour, column = (self.colours.owner < self.rows).nonzero(as_tuple=True)
+        return Entries(self.colours.owner[colour, column], column, self.fields[:, colour, column])
 
     def gram(self, like: Tensor) -> Tensor:
         if self.dense:

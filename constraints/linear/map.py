@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from constraints.linear.derivative import pullback
+from constraints.linear.entries import Entries
 from constraints.linear.solve import conjugate_gradients, pseudo_inverse
 
 DENSE_ROWS = 512
@@ -87,6 +88,10 @@ class LinearMap(nn.Module, ABC):
         """The Gram matrix where it is a diagonal, (1, m) or (B, m); None where it is not."""
         return None
 
+    def entries(self) -> Entries | None:
+        """The map entry by entry, where its rows see few values or are known one by one; None where that would be denser than the map."""
+        return None
+
     def nearest(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
         r"""The nearest field with $A v = b$ (0 by default) and its multiplier: $\lambda = (AA^\top)^+(Au - b)$, $v = u - A^\top\lambda$."""
         rows = self(u)
@@ -144,6 +149,12 @@ class Weighted(LinearMap):
     def weighted(self, diagonal: Tensor) -> LinearMap:
         return Weighted(self.inner, self.diagonal * diagonal.to(self.diagonal))
 
+    def entries(self) -> Entries | None:
+        inner, lead = self.inner.entries(), self.diagonal.ndim - len(self.inner.shape)
+        if inner is None:
+            return None
+        return inner.weighted(self.diagonal.expand(*self.diagonal.shape[: max(lead, 0)], *self.inner.shape).flatten(max(lead, 0)))
+
     def scale(self, u: Tensor) -> Tensor:
         return self.inner.scale(self.diagonal.to(u) * u)
 
@@ -195,6 +206,9 @@ class Noisy(LinearMap):
 
     def weighted(self, diagonal: Tensor) -> LinearMap:
         return Noisy(self.inner.weighted(diagonal), self.variance)
+
+    def entries(self) -> Entries | None:
+        return self.inner.entries()
 
     def scale(self, u: Tensor) -> Tensor:
         return self.inner.scale(u)

@@ -1,20 +1,23 @@
-r"""Maps given by a sparse matrix: any mesh, any stencil.
+r"""Maps given by a sparse matrix: any mesh, any stencil; and the Gram matrices of any rows that are sparse.
 
 The Gram matrix $A A^\top$ is factored once, with a small multiple of its diagonal added so that redundant rows do no harm; iterative
 refinement on the exact Gram matrix takes that multiple out again in a step or two. One factorisation serves a whole batch and every
-later call.
+later call. Under weights of each sample's own, $A W A^\top$, all samples are one block diagonal matrix and factored together.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from constraints.linear.entries import Entries
 from constraints.linear.map import LinearMap
 
 _SHIFT = 1e-7
@@ -22,6 +25,15 @@ _SHIFT = 1e-7
 
 
 _REFINEMENTS = 8
+
+_THIN = 8
+"""Entries of a Gram matrix for each of its rows up to which it is factored whatever its size: rows along lines, or along two axes."""
+
+_LARGEST = 40000
+"""Rows up to which any other is."""
+
+_ENTRIES = 2e7
+"""Products that make up those that are factored at once: a few hundred MiB with the factors."""
 
 
 class SparseMap(LinearMap):
@@ -57,8 +69,7 @@ class SparseMap(LinearMap):
             self.register_buffer(f"{prefix}values", torch.from_numpy(csr.data.copy()))
             self.register_buffer(f"{prefix}columns", torch.from_numpy(csr.indices.astype(np.int64)))
             self.register_buffer(f"{prefix}starts", torch.from_numpy(csr.indptr.astype(np.int64)))
-        self._factors: Any = None
-        self._shift: Tensor
+        self._factors: Factors | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the factors, which cannot be copied and are soon made again."""
@@ -86,21 +97,9 @@ class SparseMap(LinearMap):
         return y
 
     def precondition(self, r: Tensor) -> Tensor:
-        r"""$G_\epsilon^{-1}(1 - N^2)\,r$, symmetric, with $G_\epsilon = G + \epsilon D$ and $N = \epsilon D G_\epsilon^{-1}$.
-
-        N is one on the null space of G, where the inverse alone would blow up what is not there but for round-off, and next to nothing
-        elsewhere.
-        """
         if self._factors is None:
-            self._factors, raised = factored(self.matrix @ self.matrix.T)
-            self._shift = torch.from_numpy(raised)
-        shift = self._shift.to(r)
-        return self._inverse(r - shift * self._inverse(shift * self._inverse(r)))
-
-    def _inverse(self, r: Tensor) -> Tensor:
-        """Solve with the factors of the slightly shifted Gram matrix."""
-        solved = self._factors.solve(np.ascontiguousarray(r.detach().to("cpu", torch.float64).numpy().T))
-        return torch.from_numpy(np.ascontiguousarray(solved.T)).to(r)
+            self._factors = Factors(self.matrix @ self.matrix.T)
+        return self._factors.semidefinite(r)
 
     def weighted(self, diagonal: Tensor) -> LinearMap:
         full = diagonal.to("cpu", torch.float64)
@@ -109,6 +108,10 @@ class SparseMap(LinearMap):
         scaled = self.matrix.copy()
         scaled.data *= full.expand(self.shape).reshape(-1).numpy()[scaled.indices]
         return SparseMap(scaled, self.shape).to(self.values.device)
+
+    def entries(self) -> Entries:
+        rows = torch.repeat_interleave(torch.arange(self.rows, device=self.starts.device), torch.diff(self.starts))
+        return Entries(rows, self.columns, self.values)
 
     def scale(self, u: Tensor) -> Tensor:
         r"""$\sum_j |a_{ij}|\,\max|u|$ over the values that take part in any row, for each row."""
@@ -120,15 +123,170 @@ class SparseMap(LinearMap):
         return size * _product(ones, forth, forth)
 
 
-def factored(gram: Any) -> tuple[Any, np.ndarray]:
-    """SuperLU factors of a sparse symmetric positive semidefinite matrix, its diagonal raised by a small share of itself; and the share."""
-    import scipy.sparse.linalg  # here, since it is slow to import and few laws need it
+class Factors:
+    """SuperLU factors of a sparse symmetric positive semidefinite matrix G, its diagonal raised by a small share of itself.
 
-    diagonal = gram.diagonal()
-    raised = np.where(diagonal > 0, _SHIFT * diagonal, 1.0)
-    shifted = (gram + scipy.sparse.diags_array(raised)).tocsc()
-    options = {"SymmetricMode": True}
-    return scipy.sparse.linalg.splu(shifted, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options), raised
+    Arguments:
+        gram: G, scipy sparse.
+        raised: what is added to the diagonal, (m,), positive; that share by default.
+    """
+
+    def __init__(self, gram: Any, raised: np.ndarray | None = None) -> None:
+        import scipy.sparse.linalg  # here, since it is slow to import and few laws need it
+
+        if raised is None:
+            diagonal = gram.diagonal()
+            raised = np.where(diagonal > 0, _SHIFT * diagonal, 1.0)
+        shifted = (gram + scipy.sparse.diags_array(raised)).tocsc()
+        options = {"SymmetricMode": True}
+        self._factors = scipy.sparse.linalg.splu(shifted, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+        self._raised = torch.from_numpy(raised)
+
+    def inverse(self, r: Tensor) -> Tensor:
+        """The inverse of the raised matrix times right-hand sides (k, m)."""
+        solved = self._factors.solve(np.ascontiguousarray(r.detach().to("cpu", torch.float64).numpy().T))
+        return torch.from_numpy(np.ascontiguousarray(solved.T)).to(r)
+
+    def semidefinite(self, r: Tensor) -> Tensor:
+        r"""$G_\epsilon^{-1}(1 - N^2)\,r$, symmetric, with $G_\epsilon = G + \epsilon D$ and $N = \epsilon D G_\epsilon^{-1}$.
+
+        N is one on the null space of G, where the inverse alone would blow up what is not there but for round-off, and next to nothing
+        elsewhere.
+        """
+        shift = self._raised.to(r)
+        return self.inverse(r - shift * self.inverse(shift * self.inverse(r)))
+
+
+class SparseGram:
+    r"""Gram matrices $A W A^\top + R$ of sparse rows under weights of each sample's own, many samples factored at once.
+
+    The factorisation runs on the CPU, wherever the fields are.
+
+    Arguments:
+        entries: A.
+        rows: number of rows, m.
+        columns: number of values of a field, n.
+        batch: number of samples.
+    """
+
+    def __init__(self, entries: Entries, rows: int, columns: int, batch: int) -> None:
+        self.rows, self.columns, self.batch = rows, columns, batch
+        each = max(1, int(_ENTRIES // max(_filled(entries, columns), 1.0)))
+        self._slices = [slice(first, min(first + each, batch)) for first in range(0, batch, each)]
+        self._parts = [_blocks(entries, rows, columns, batch, part) for part in self._slices]
+
+    @staticmethod
+    def of(rows: LinearMap, batch: int) -> SparseGram | None:
+        """That of a map's rows, None where they are not sparse or their Gram matrix would not be."""
+        entries, columns = rows.entries(), math.prod(rows.shape)
+        if entries is None or not batch:
+            return None
+        filled = _filled(entries, columns)
+        if filled > _ENTRIES or (filled > _THIN * rows.rows and rows.rows > _LARGEST):
+            return None
+        return SparseGram(entries, rows.rows, columns, batch)
+
+    def rescaled(self, factors: Tensor) -> SparseGram:
+        """That of rows times factors, (B, m)."""
+        other, every = copy.copy(self), _numbers(factors)
+        other._parts = []
+        for part, rows in zip(self._parts, self._slices, strict=True):
+            scaled = part.copy()
+            scaled.data *= np.repeat(every[rows].reshape(-1), np.diff(part.indptr))
+            other._parts.append(scaled)
+        return other
+
+    def norms(self) -> Tensor:
+        """Norms of the rows, (B, m)."""
+        squares = np.concatenate([(part * part).sum(1) for part in self._parts])
+        return torch.from_numpy(np.sqrt(squares).reshape(self.batch, self.rows))
+
+    def raised(self, weights: Tensor, kept: Tensor, diagonal: Tensor) -> Callable[[Tensor], Tensor]:
+        """Solves with the kept rows of $A W A^\top + R$.
+
+        Arguments:
+            weights: the diagonal of W, not negative, (B, n).
+            kept: which rows, boolean, (B, m).
+            diagonal: that of R, positive, (B, m).
+
+        Returns:
+            The map of right-hand sides (B, m) to solutions, zero in the other rows.
+        """
+        return self._solver(weights, kept, diagonal, lambda gram, added, sample: Factors(gram, added).inverse)
+
+    def semidefinite(self, weights: Tensor, diagonal: Tensor | None = None, *, kept: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """Solves where rows may depend on each other and the diagonal, zero by default, may be zero; else as `raised`."""
+        zero = torch.zeros(1, 1, dtype=torch.float64)
+        every = torch.ones(1, 1, dtype=torch.bool)
+        return self._solver(weights, every if kept is None else kept, zero if diagonal is None else diagonal, _refined)
+
+    def _solver(
+        self, weights: Tensor, kept: Tensor, diagonal: Tensor, make: Callable[[Any, np.ndarray, Tensor], Callable[[Tensor], Tensor]]
+    ) -> Callable[[Tensor], Tensor]:
+        """Solvers of the kept rows of all samples, each of as many as are factored at once."""
+        chosen = kept.detach().cpu().expand(self.batch, self.rows)
+        weight, added = _numbers(weights.expand(self.batch, self.columns)), _numbers(diagonal.expand(self.batch, self.rows))
+        solvers: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = []
+        for part, samples in zip(self._parts, self._slices, strict=True):
+            index = chosen[samples].flatten().nonzero()[:, 0]
+            rows = part[index.numpy()]
+            weighed = rows.copy()
+            weighed.data *= weight[samples].reshape(-1)[weighed.indices]
+            weighed.eliminate_zeros()
+            if len(index):
+                solver = make(weighed @ rows.T, added[samples].reshape(-1)[index.numpy()], index // self.rows)
+                solvers.append((index + samples.start * self.rows, solver))
+
+        def solved(r: Tensor) -> Tensor:
+            flat = r.detach().to("cpu", torch.float64).flatten()
+            y = torch.zeros_like(flat)
+            for index, solver in solvers:
+                y[index] = solver(flat[index][None])[0]
+            return y.reshape(r.shape).to(r)
+
+        return solved
+
+
+def _blocks(entries: Entries, rows: int, columns: int, batch: int, part: slice) -> Any:
+    """Some samples' rows as one block diagonal matrix."""
+    import scipy.sparse
+
+    values = _numbers(entries.values.expand(batch, -1)[part])
+    sample = np.arange(len(values))[:, None]
+    row, column = entries.rows.cpu().numpy() + rows * sample, entries.columns.cpu().numpy() + columns * sample
+    shape = (len(values) * rows, len(values) * columns)
+    return scipy.sparse.coo_array((values.reshape(-1), (row.reshape(-1), column.reshape(-1))), shape=shape).tocsr()
+
+
+def _filled(entries: Entries, columns: int) -> float:
+    """Products that make up the Gram matrix of one sample: no fewer than its entries."""
+    return float(torch.bincount(entries.columns, minlength=columns).to(torch.float64).square().sum())
+
+
+def _numbers(x: Tensor) -> np.ndarray:
+    return np.asarray(x.detach().to("cpu", torch.float64).numpy())
+
+
+def _refined(gram: Any, added: np.ndarray, sample: Tensor) -> Callable[[Tensor], Tensor]:
+    """Solves of a semidefinite matrix, refined until what is left of every sample is round-off."""
+    import scipy.sparse
+
+    whole = gram + scipy.sparse.diags_array(added) if added.any() else gram
+    factors = Factors(whole)
+
+    def sizes(r: Tensor) -> Tensor:
+        return torch.zeros(int(sample[-1]) + 1, dtype=torch.float64).index_add(0, sample, r[0].square()).sqrt()
+
+    def solve(r: Tensor) -> Tensor:
+        y = factors.semidefinite(r)
+        for _ in range(_REFINEMENTS):
+            left = r - torch.from_numpy((whole @ y[0].numpy())[None])
+            if bool((sizes(left) <= 16 * torch.finfo(r.dtype).eps * sizes(r)).all()):
+                break
+            y = y + factors.semidefinite(left)
+        return y
+
+    return solve
 
 
 def _csr(matrix: Any) -> Any:

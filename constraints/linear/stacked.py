@@ -28,6 +28,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from constraints.linear.entries import Entries, stacked
 from constraints.linear.map import LinearMap
 from constraints.linear.solve import conjugate_gradients, pseudo_inverse
 from constraints.linear.stepping import JointSteps, LineSteps, TimeSteps
@@ -80,6 +81,11 @@ class Stacked(LinearMap):
 
     def weighted(self, diagonal: Tensor) -> LinearMap:
         return Stacked([block.weighted(diagonal) for block in self.blocks])
+
+    def entries(self) -> Entries | None:
+        parts = [block.entries() for block in self.blocks]
+        known = [part for part in parts if part is not None]
+        return stacked(known, self.sizes) if len(known) == len(parts) else None
 
     def solve_gram(self, r: Tensor) -> Tensor:
         return self.nearest(r.new_zeros(r.shape[0], *self.shape), -r)[1]

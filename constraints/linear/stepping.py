@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from constraints.linear.entries import Entries
 from constraints.linear.map import LinearMap
 from constraints.linear.solve import pseudo_inverse
 
@@ -64,6 +65,14 @@ class TimeSteps(LinearMap):
         full = diagonal.to(self.plus)
         full = (full if full.ndim > len(self.shape) else full[None]).expand(-1, *self.shape)
         return TimeSteps(self.plus * full[:, :, 1:], self.minus * full[:, :, :-1])
+
+    def entries(self) -> Entries:
+        steps, place = self.rows, torch.arange(math.prod(self.shape), device=self.plus.device).reshape(self.shape)
+        row = torch.arange(steps, device=place.device).reshape(-1, *(1,) * (len(self.shape) - 2)).expand(self.plus.shape[1:]).flatten()
+        batch = max(len(self.plus), len(self.minus))
+        values = torch.cat([part.expand(batch, *part.shape[1:]).flatten(1) for part in (self.plus, self.minus)], dim=1)
+        columns = torch.cat([place[:, 1:].flatten(), place[:, :-1].flatten()])
+        return Entries(torch.cat([row, row]), columns, values if batch > 1 else values[0])
 
     def scale(self, u: Tensor) -> Tensor:
         return _over_space(self.plus.abs(), u[:, :, 1:].abs()) + _over_space(self.minus.abs(), u[:, :, :-1].abs())
@@ -165,6 +174,21 @@ class LineSteps(LinearMap):
         full = diagonal.to(self.plus)
         full = (full if full.ndim > 3 else full[None]).expand(-1, *self.shape)
         return LineSteps(self.plus, self.minus, self.points, self.shape[1], self.periodic, full if self.free is None else self.free * full)
+
+    def entries(self) -> Entries:
+        rows, columns, values = [], [], []
+        step = torch.arange(self.steps, device=self.plus.device)[:, None]
+        row = step * len(self.points) + torch.arange(len(self.points), device=step.device)
+        for bands, ahead in ((self.plus, 1), (self.minus, 0)):
+            radius = bands.shape[1] // 2
+            for j in range(bands.shape[1]):
+                point = self.points + j - radius
+                inside = torch.ones_like(point, dtype=torch.bool) if self.periodic else (point >= 0) & (point < self.size)
+                rows.append(row[:, inside].flatten())
+                columns.append(((step + ahead) * self.size + point[inside] % self.size).flatten())
+                values.append(bands[:, j][..., self.points[inside]].flatten(1))
+        found = Entries(torch.cat(rows), torch.cat(columns), torch.cat(values, dim=1))
+        return found if self.free is None else found.weighted(self.free.flatten(1))
 
     def blocks(self) -> list[tuple[Tensor, Tensor]]:
         """P and M of each step as dense blocks, (B, k, n)."""

@@ -18,6 +18,7 @@ import math
 import torch
 from torch import Tensor
 
+from constraints.linear.entries import Entries
 from constraints.linear.map import LinearMap, largest
 
 
@@ -92,6 +93,9 @@ class Selection(LinearMap):
     def adjoint(self, y: Tensor) -> Tensor:
         flat = y.new_zeros(y.shape[0], math.prod(self.shape))
         return flat.index_copy(1, self.index, self.weights.to(y) * y).reshape(-1, *self.shape)
+
+    def entries(self) -> Entries:
+        return Entries(torch.arange(self.rows, device=self.index.device), self.index, self.weights)
 
     def gram_diagonal(self, like: Tensor) -> Tensor:
         return (self.weights.to(like) ** 2).reshape(-1, self.rows)
@@ -171,6 +175,12 @@ class WeightedSum(LinearMap):
         last = tuple(range(-len(self.dims), 0))
         return parts.reshape(like.movedim(self.dims, last).shape).movedim(last, self.dims)
 
+    def entries(self) -> Entries:
+        values = self.weights.flatten(1 if self.batched else 0)
+        taken = (values != 0).reshape(-1, values.shape[-1]).any(0).nonzero()[:, 0]
+        rows = torch.arange(self.rows, device=taken.device).reshape(self._kept_shape).expand(self.shape).flatten()
+        return Entries(rows[taken], taken, values[..., taken])
+
     def gram_diagonal(self, like: Tensor) -> Tensor:
         return (self.weights.to(like) ** 2).sum(self.dims).reshape(-1, self.rows)
 
@@ -218,6 +228,14 @@ class RowSelection(LinearMap):
     def subtract(self, field: Tensor, y: Tensor) -> Tensor:
         return self.inner.subtract(field, self._all(y))
 
+    def entries(self) -> Entries:
+        every = self.inner.entries()
+        place = torch.full((self.inner.rows,), -1, dtype=torch.int64, device=self.index.device)
+        place[self.index] = torch.arange(self.rows, device=self.index.device)
+        rows = place[every.rows]
+        taken = rows >= 0
+        return Entries(rows[taken], every.columns[taken], every.values[..., taken])
+
     def gram_diagonal(self, like: Tensor) -> Tensor:
         return self.inner.gram_diagonal(like)[:, self.index]
 
@@ -258,6 +276,9 @@ class RowCombination(LinearMap):
 
     def subtract(self, field: Tensor, y: Tensor) -> Tensor:
         return self.inner.subtract(field, y @ self.matrix.to(y))
+
+    def entries(self) -> Entries:
+        return self.inner.entries().combined(self.matrix)
 
     def gram(self, like: Tensor) -> Tensor:
         matrix, diagonal = self.matrix.to(like), self.inner.gram_diagonal(like)
