@@ -28,6 +28,11 @@ def tell(row: Ratio) -> None:
     print(f"{row.median:8.3f} [{row.low:.3f} .. {row.high:.3f}]  {row.goal:<14} {row.name}", flush=True)
 
 
+def machine() -> str:
+    """What measured."""
+    return f"{platform.machine()}, {os.cpu_count()} processors, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
+
+
 def publish(rows: list[Ratio], out: Path, name: str, title: str, command: str, meter: Meter) -> None:
     """Write NAME.md and NAME.json with the ratios, the machine and the command that measured them."""
     out.mkdir(parents=True, exist_ok=True)
@@ -43,6 +48,5 @@ def publish(rows: list[Ratio], out: Path, name: str, title: str, command: str, m
         }
         for row in rows
     ]
-    machine = f"{platform.machine()}, {os.cpu_count()} processors, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
-    (out / f"{name}.md").write_text(f"# {title}\n\n`{command}` on {machine}.\n\n" + to_markdown(table, COLUMNS))
-    Record.of(meter.cost, device="cpu", seeds={"fields": 0}, results={"rows": table, "machine": machine}).write(out / f"{name}.json")
+    (out / f"{name}.md").write_text(f"# {title}\n\n`{command}` on {machine()}.\n\n" + to_markdown(table, COLUMNS))
+    Record.of(meter.cost, device="cpu", seeds={"fields": 0}, results={"rows": table, "machine": machine()}).write(out / f"{name}.json")

@@ -17,7 +17,9 @@ from pcfm.naming import lookup, suggest
 from pcfm.path import Path
 from pcfm.samplers import (
     ECI,
+    ActiveFlow,
     Adaptive,
+    BarrierFlow,
     ConsistentFlow,
     DFlow,
     DiffusionPDE,
@@ -36,6 +38,7 @@ from pcfm.samplers import (
     Renoise,
     RungeKutta4,
     Sampler,
+    SlackFlow,
     SourceChain,
     TangentFlow,
     Unconstrained,
@@ -56,6 +59,9 @@ METHODS: dict[str, type[Sampler]] = {
     "ppr": PredictProjectRenoise,
     "tangent": TangentFlow,
     "dual": DualFlow,
+    "ipcfm-slack": SlackFlow,
+    "ipcfm-barrier": BarrierFlow,
+    "ipcfm-active": ActiveFlow,
     "pbfm": Renoise,
     "pbfm-project": ProjectedRenoise,
     "guided": GuidedFlow,

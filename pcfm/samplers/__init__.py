@@ -6,6 +6,7 @@ from pcfm.samplers.dual import DualFlow
 from pcfm.samplers.eci import ECI
 from pcfm.samplers.flower import Flower
 from pcfm.samplers.guided import GuidedFlow, PosteriorFlow
+from pcfm.samplers.inequality import ActiveFlow, BarrierFlow, SlackFlow
 from pcfm.samplers.langevin import ProjectedDiffusion
 from pcfm.samplers.ode import Adaptive, Euler, Heun, RungeKutta4, Unconstrained
 from pcfm.samplers.optimised import DFlow
@@ -16,7 +17,9 @@ from pcfm.samplers.source_chain import SourceChain
 from pcfm.samplers.tangent import TangentFlow
 
 __all__ = [
+    "ActiveFlow",
     "Adaptive",
+    "BarrierFlow",
     "ConsistentFlow",
     "DFlow",
     "DiffusionPDE",
@@ -37,6 +40,7 @@ __all__ = [
     "RungeKutta4",
     "Sample",
     "Sampler",
+    "SlackFlow",
     "SourceChain",
     "TangentFlow",
     "Unconstrained",
