@@ -11,18 +11,35 @@ from constraints import Grid
 
 
 class TimeEmbedding(nn.Module):
-    """Flow time (B,) in [0, 1] to features (B, width): sines and cosines of octaves, then a small perceptron."""
+    """Flow times in [0, 1], (B,) or (B, times), to features (B, width): sines and cosines of octaves, then a small perceptron."""
 
     frequencies: Tensor
 
-    def __init__(self, width: int, octaves: int = 8) -> None:
+    def __init__(self, width: int, octaves: int = 8, times: int = 1) -> None:
         super().__init__()
         self.register_buffer("frequencies", math.pi * 2.0 ** torch.arange(octaves), persistent=False)
-        self.mlp = nn.Sequential(nn.Linear(2 * octaves + 1, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(nn.Linear(times * (2 * octaves + 1), width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
-        phase = t[:, None] * self.frequencies
-        return self.mlp(torch.cat([t[:, None], phase.sin(), phase.cos()], dim=1))
+        t = t.reshape(len(t), -1)
+        phase = (t[:, :, None] * self.frequencies).flatten(1)
+        return self.mlp(torch.cat([t, phase.sin(), phase.cos()], dim=1))
+
+
+class TwoTimes(nn.Module):
+    """A network of two flow times, begin and span, as one of begin and end: module(x, r, t, condition).
+
+    Arguments:
+        network: built with `times=2`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, r: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        out: Tensor = self.network(x, torch.stack([r, t - r], dim=1), condition)
+        return out
 
 
 def position_features(grid: Grid, octaves: int = 1) -> Tensor:

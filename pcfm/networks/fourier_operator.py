@@ -28,16 +28,19 @@ class FourierOperator(nn.Module):
         modes: modes kept on each axis, positive and negative, at most half of the points.
         width: hidden channels.
         depth: number of layers.
+        times: flow times it is given, (B,) or (B, times).
     """
 
     features: Tensor
 
-    def __init__(self, grid: Grid, channels: int, condition: int = 0, modes: int = 12, width: int = 32, depth: int = 4) -> None:
+    def __init__(
+        self, grid: Grid, channels: int, condition: int = 0, modes: int = 12, width: int = 32, depth: int = 4, times: int = 1
+    ) -> None:
         super().__init__()
         self.padding = tuple(0 if axis.periodic else axis.points // 4 for axis in grid.axes)
         padded = tuple(n + pad for n, pad in zip(grid.shape, self.padding, strict=True))
         self.register_buffer("features", position_features(grid), persistent=False)
-        self.time = TimeEmbedding(2 * width)
+        self.time = TimeEmbedding(2 * width, times=times)
         self.lift = nn.Linear(channels + condition + self.features.shape[0], width)
         self.layers = nn.ModuleList(_FourierLayer(padded, modes, width) for _ in range(depth))
         last = nn.Linear(2 * width, channels)

@@ -18,13 +18,14 @@ class Perceptron(nn.Module):
         condition: channels of the condition.
         width: hidden units.
         depth: hidden layers.
+        times: flow times it is given, (B,) or (B, times).
     """
 
-    def __init__(self, grid: Grid, channels: int, condition: int = 0, width: int = 128, depth: int = 3) -> None:
+    def __init__(self, grid: Grid, channels: int, condition: int = 0, width: int = 128, depth: int = 3, times: int = 1) -> None:
         super().__init__()
         self.shape = (channels, *grid.shape)
         points = grid.weights([]).expand(grid.shape).numel()
-        self.time = TimeEmbedding(width, octaves=4)
+        self.time = TimeEmbedding(width, octaves=4, times=times)
         layers: list[nn.Module] = [nn.Linear((channels + condition) * points + width, width), nn.SiLU()]
         for _ in range(depth - 1):
             layers += [nn.Linear(width, width), nn.SiLU()]

@@ -27,6 +27,7 @@ class PatchTransformer(nn.Module):
         width: features of a patch, a multiple of `heads`.
         depth: number of blocks.
         heads: attention heads.
+        times: flow times it is given, (B,) or (B, times).
 
     Raises:
         ValueError: the grid is not a multiple of the patch, or the width not one of the heads.
@@ -41,6 +42,7 @@ class PatchTransformer(nn.Module):
         width: int = 128,
         depth: int = 4,
         heads: int = 4,
+        times: int = 1,
     ) -> None:
         super().__init__()
         sizes = (patch,) * len(grid.shape) if isinstance(patch, int) else tuple(patch)
@@ -55,7 +57,7 @@ class PatchTransformer(nn.Module):
         positions = _coarse_positions(grid, sizes)
         self.register_buffer("positions", positions, persistent=False)
         self.place = nn.Linear(positions.shape[1], width)
-        self.time = TimeEmbedding(width)
+        self.time = TimeEmbedding(width, times=times)
         self.modulation = nn.Linear(width, 6 * width)
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
