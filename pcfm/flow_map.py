@@ -26,8 +26,8 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pcfm.derivative import along
 from pcfm.path import Path, broadcast
 from pcfm.velocity import Velocity
 
@@ -55,20 +55,13 @@ class FlowMap:
 
     def along_time(self, x: Tensor, r: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         r"""$X_{r,t}(x)$ and $\partial_t X_{r,t}(x)$, both differentiable in the map's parameters."""
-        u, rate = _tangent(lambda end: self.average(x, r, end), (t,), (torch.ones_like(t),))
+        u, rate = along(lambda end: self.average(x, r, end), (t,), (torch.ones_like(t),))
         span = broadcast(t - r, x)
         return x + span * u, u + span * rate
 
     def material(self, x: Tensor, r: Tensor, t: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
         r"""$u_{r,t}(x)$ and $(\partial_r + v\cdot\nabla)u_{r,t}(x)$ for a given v."""
-        return _tangent(lambda point, begin: self.average(point, begin, t), (x, r), (velocity, torch.ones_like(r)))
-
-
-def _tangent(f: Callable[..., Tensor], at: tuple[Tensor, ...], along: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """A value and a directional derivative, by forward mode."""
-    with sdpa_kernel(SDPBackend.MATH):  # the only one of torch's attentions that has a forward derivative
-        result = torch.func.jvp(f, at, along)
-    return result[0], result[1]
+        return along(lambda point, begin: self.average(point, begin, t), (x, r), (velocity, torch.ones_like(r)))
 
 
 class FlowMapObjective(ABC):
