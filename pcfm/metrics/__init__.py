@@ -12,6 +12,7 @@ from pcfm.metrics.calibration import (
     ranks,
     spread_skill,
 )
+from pcfm.metrics.conformal import Conformal, conformal
 from pcfm.metrics.cost import Cost, Meter, measure
 from pcfm.metrics.distances import (
     PrincipalFeatures,
@@ -40,9 +41,11 @@ from pcfm.metrics.structure import (
     structure_error,
     structure_function,
 )
+from pcfm.metrics.tarp import Tarp, tarp
 from pcfm.metrics.violation import Violation, violation
 
 __all__ = [
+    "Conformal",
     "Cost",
     "Coverage",
     "EquationResidual",
@@ -53,11 +56,13 @@ __all__ = [
     "Meter",
     "PrincipalFeatures",
     "RandomConvolutions",
+    "Tarp",
     "Violation",
     "amplitude_bands",
     "amplitude_ratio",
     "bandwidths",
     "bootstrap",
+    "conformal",
     "constraint_error",
     "constraint_errors",
     "coverage",
@@ -95,6 +100,7 @@ __all__ = [
     "spread_skill",
     "structure_error",
     "structure_function",
+    "tarp",
     "violation",
     "wasserstein",
 ]
