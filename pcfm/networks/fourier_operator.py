@@ -31,6 +31,9 @@ class FourierOperator(nn.Module):
         times: flow times it is given, (B,) or (B, times).
     """
 
+    last_layer = "head.2"
+    """The linear layer whose outputs make up the velocity."""
+
     features: Tensor
 
     def __init__(

@@ -30,6 +30,7 @@ class Perceptron(nn.Module):
         for _ in range(depth - 1):
             layers += [nn.Linear(width, width), nn.SiLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(width, channels * points))
+        self.last_layer = f"layers.{len(layers)}"
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         parts = [x.flatten(1), self.time(t)]

@@ -33,6 +33,9 @@ class PatchTransformer(nn.Module):
         ValueError: the grid is not a multiple of the patch, or the width not one of the heads.
     """
 
+    last_layer = "head"
+    """The linear layer whose outputs make up the velocity."""
+
     def __init__(
         self,
         grid: Grid,
