@@ -44,7 +44,7 @@ STOREYS = {
     ],
     "pcfm": [
         "naming", "schedule", "path", "source", "networks.embedding", "networks.perceptron", "networks.transformer",
-        "networks.fourier_operator", "networks", "velocity", "diffusion", "derivative", "flow_map", "straightness", "optimal_flow", "guidance.guidance", "guidance.energy", "guidance.local",
+        "networks.fourier_operator", "networks", "velocity", "diffusion", "derivative", "flow_map", "straightness", "optimal_flow", "errors", "guidance.guidance", "guidance.energy", "guidance.local",
         "guidance.monte_carlo", "guidance.posterior", "guidance.classifier_free", "guidance", "flow", "uncertainty", "objective", "training",
         "samplers.sampler", "samplers.ode", "samplers.transport", "samplers.minimise", "samplers.guided", "samplers.diffusion_pde",
         "samplers.optimised", "samplers.flower", "samplers.source_chain",
