@@ -19,7 +19,7 @@ from typing import Any
 from pcfm.report import Column, to_markdown
 from pcfm.report.table import readable
 from pde_datasets import PROBLEMS
-from tests.problems import EXAMPLES, TOLERANCES
+from tests.problems import EXAMPLES
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "benchmarks" / "results" / "validation.json"
@@ -48,8 +48,7 @@ Without `-m`, tests that take minutes are left out and their figures stay. Figur
 PROBLEMS_HEAD = """## The problems
 
 The laws are those of `problem.constraint(parameters)`, here for a small instance of each problem with its default boundary conditions. The
-residual is the largest one of four samples, as a share of the scale of its law. It is round-off, but for the nonlinear invariants of
-{loose}, which drift with the error of the time steps: little on the short trajectories here.
+residual is the largest one of four samples, as a share of the scale of its law. It is round-off.
 
 """
 
@@ -80,7 +79,7 @@ def page(rows: list[Row]) -> str:
     text = "".join(
         [
             HEAD,
-            PROBLEMS_HEAD.format(loose=" and ".join(TOLERANCES)),
+            PROBLEMS_HEAD,
             overview(laws),
             "\n",
             FIGURES_HEAD,

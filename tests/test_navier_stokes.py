@@ -549,24 +549,30 @@ def test_dissipation_is_viscosity_times_enstrophy(figure: Figure) -> None:
 
 
 @pytest.mark.slow
-def test_taylor_green_vortex_converges_to_the_reference(real_data: Path, figure: Figure) -> None:
-    """Through the peak of the dissipation to t = 10 on 32, 64 and 128 points: monotonically, to a tenth of the peak."""
+@pytest.mark.parametrize(("coarse", "fine"), [(32, 64), (64, 128)])
+def test_taylor_green_vortex_converges_to_the_reference(coarse: int, fine: int, real_data: Path, figure: Figure) -> None:
+    """Through the peak of the dissipation to t = 10: both curves are the nearer to the reference, at their worst and in the mean square,
+    the
+    more points there are. The peak value by itself need not be: too few points miss it, then overshoot."""
     torch.set_num_threads(2)
     file = real_data / "reference/tgv3d_re1600/spectral_Re1600_512.gdiag"
     errors = []
-    for points in (32, 64, 128):
+    for points in (coarse, fine):
         times, energy, lost, table = dissipation(points, 10.0, 0.25, file)
-        errors.append([(lost - table[:, 2]).abs().max().item(), (energy - table[:, 1]).abs().max().item()])
-        figure("taylor-green-3d", f"{points}^3: dissipation, largest error until t = 10", errors[-1][0], "spectral 512^3 data, Re 1600")
-        figure("taylor-green-3d", f"{points}^3: energy, largest error until t = 10", errors[-1][1], "spectral 512^3 data, Re 1600")
-        figure("taylor-green-3d", f"{points}^3: peak dissipation", lost.max().item(), "spectral 512^3 data, Re 1600", reference=0.0128575)
-        figure(
-            "taylor-green-3d", f"{points}^3: time of the peak", times[lost.argmax()].item(), "spectral 512^3 data, Re 1600", reference=8.97
-        )
-    for quantity in zip(*errors, strict=True):
-        assert list(quantity) == sorted(quantity, reverse=True)
-    assert errors[-1][0] < 0.1 * 0.0128575
-    assert errors[-1][1] < 0.03 * 0.125
+        curve, kept = lost - table[:, 2], energy - table[:, 1]
+        errors.append([curve.abs().max().item(), curve.square().mean().sqrt().item(), kept.abs().max().item()])
+        if (points, coarse) == (64, 64):
+            continue  # recorded with 32
+        against = "spectral 512^3 data, Re 1600"
+        figure("taylor-green-3d", f"{points}^3: dissipation, largest error until t = 10", errors[-1][0], against)
+        figure("taylor-green-3d", f"{points}^3: dissipation, rms error until t = 10", errors[-1][1], against)
+        figure("taylor-green-3d", f"{points}^3: energy, largest error until t = 10", errors[-1][2], against)
+        figure("taylor-green-3d", f"{points}^3: peak dissipation", lost.max().item(), against, reference=0.0128575)
+        figure("taylor-green-3d", f"{points}^3: time of the peak", times[lost.argmax()].item(), against, reference=8.97)
+    assert all(after < before for before, after in zip(*errors, strict=True))
+    if fine == 128:
+        assert errors[-1][0] < 0.1 * 0.0128575
+        assert errors[-1][2] < 0.03 * 0.125
 
 
 @pytest.mark.slow

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from dataclasses import fields as attributes
-from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from pcfm.laws import Context, build_all
 from pde_datasets import PROBLEMS, Fields, Problem, problem_of
 from pde_datasets.problem import generator
 from tests.conftest import Figure
-from tests.problems import CHANGES, EXAMPLES, TOLERANCES
+from tests.problems import CHANGES, EXAMPLES
 
 
 @pytest.fixture(params=PROBLEMS, ids=str)
@@ -25,13 +26,13 @@ def problem(request: pytest.FixtureRequest) -> Problem:
 def test_drawn_fields_obey_their_law(problem: Problem, figure: Figure) -> None:
     """To round-off of the law's own scale, and the laws the fields state for themselves with it; not so a disturbed field."""
     drawn = problem.draw(4, seed=7)
-    law, tolerance = problem.constraint(drawn.parameters), TOLERANCES.get(problem.name, 1e-12)
+    law = problem.constraint(drawn.parameters)
     context = Context(drawn.grid, drawn.channels, drawn.roles, drawn.laws, count=4)
     stated = Intersection(build_all(drawn.laws, context)).leaves() if drawn.laws else ()
     worst = 0.0
     for leaf in (*law.leaves(), *stated):
         residual, scale = leaf.measure(drawn.u)
-        assert (leaf.excess(residual).abs() <= tolerance * scale).all(), leaf.name
+        assert (leaf.excess(residual).abs() <= 1e-12 * scale).all(), leaf.name
         worst = max(worst, float((leaf.excess(residual).abs() / scale.clamp_min(1e-300)).max()))
     figure(problem.name, "laws", worst, "largest residual of its laws over their scale")
     noise = torch.randn(drawn.u.shape, generator=generator(0, 0), dtype=torch.float64)
@@ -65,6 +66,34 @@ def test_drawn_fields_say_what_they_are(problem: Problem) -> None:
     assert drawn.attributes["scheme"] == problem.scheme
     for values in drawn.parameters.values():
         assert values.shape[0] == 3
+
+
+def test_the_time_axis_is_what_times_say(problem: Problem) -> None:
+    """`times` fields from `skip` intervals or `spin_up` on, an `interval` apart or over the `duration`; none for snapshots."""
+    settings = asdict(problem)  # type: ignore[call-overload]
+    if "times" not in settings or settings["times"] == 1:
+        assert not problem.grid.has_time
+        return
+    times = settings["times"]
+    interval = settings.get("interval", settings.get("duration", 1.0) / (times - 1))
+    start = settings.get("spin_up", settings.get("skip", 0) * interval)
+    expected = start + interval * torch.arange(times, dtype=torch.float64)
+    torch.testing.assert_close(problem.grid.axes[0].positions(), expected, rtol=1e-13, atol=1e-13)
+
+
+def test_fields_are_those_of_their_times(problem: Problem) -> None:
+    """Stored twice as often they are the same at the times there were before, up to the error of the time steps."""
+    settings = asdict(problem)  # type: ignore[call-overload]
+    if "times" not in settings:
+        pytest.skip("no times are stored")
+    twice: dict[str, Any] = {"times": 2 * settings["times"] - 1}
+    if "interval" in settings:
+        twice |= {"interval": settings["interval"] / 2} | ({"skip": 2 * settings["skip"]} if "skip" in settings else {})
+    rough, often = problem.draw(2, seed=5).u, replace(problem, **twice).draw(2, seed=5).u  # type: ignore[type-var]
+    if problem.grid.has_time:
+        often = often[:, :, ::2]
+    error = (often - rough).abs().flatten(1).mean(1)
+    assert (error <= 0.05 * rough.abs().flatten(1).mean(1)).all()
 
 
 def test_fields_know_the_problem_that_made_them(problem: Problem) -> None:

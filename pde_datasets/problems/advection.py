@@ -30,8 +30,8 @@ class Advection(Problem):
 
     Attributes:
         points: points in space, more than twice the largest wavenumber.
-        times: points in time, both ends included.
-        duration: time of the last field.
+        times: stored times, the initial one included.
+        duration: time from the first stored field to the last; they are duration / (times - 1) apart.
         speed: range of the speed $\beta$, drawn uniformly.
         waves: number of waves.
         modes: largest wavenumber.

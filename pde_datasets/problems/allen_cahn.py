@@ -25,7 +25,8 @@ from torch import Tensor
 from constraints import Axis, Constraint, EntropyDecay, Grid
 from pde_datasets.problem import Problem
 from pde_datasets.random_fields import gaussian_fields, wavenumber_magnitude
-from pde_datasets.solvers.exponential import ETDRK4
+from pde_datasets.solvers.periodic_flow import check_tolerance
+from pde_datasets.solvers.refined import RefinedETDRK4
 
 INITIAL = ("random", "raissi")
 
@@ -42,9 +43,10 @@ class AllenCahn(Problem):
     Attributes:
         dimension: number of space axes, 1 or 2.
         points: points an axis.
-        times: stored times, both ends included.
-        duration: time of the last field.
-        steps: time steps between stored times.
+        times: stored times, the initial one included.
+        duration: time from the first stored field to the last; they are duration / (times - 1) apart.
+        steps: least number of time steps between stored times.
+        tolerance: bound on the error estimated of these steps, relative to u in the mean square; they are halved to meet it.
         diffusion: $\varepsilon$.
         reaction: $\lambda$.
         amplitude: standard deviation of random initial data, but for the mean, which is left out.
@@ -66,6 +68,7 @@ class AllenCahn(Problem):
     times: int = 33
     duration: float = 2.0
     steps: int = 10
+    tolerance: float = 1e-4
     diffusion: float = 2e-3
     reaction: float = 5.0
     amplitude: float = 0.5
@@ -82,6 +85,7 @@ class AllenCahn(Problem):
                 "AllenCahn expects at least two times, a positive duration and a step between times; "
                 f"got times = {self.times}, duration = {self.duration}, steps = {self.steps}."
             )
+        check_tolerance(self.tolerance, "AllenCahn")
         if self.diffusion < 0 or self.reaction < 0:
             raise ValueError(f"AllenCahn expects no negative diffusion or reaction; got {self.diffusion} and {self.reaction}.")
 
@@ -103,13 +107,15 @@ class AllenCahn(Problem):
         """Fields (N, 1, T, *space) from initial data (N, *space)."""
         dims, shape = self.grid.space_dims, self.grid.space.shape
         k = wavenumber_magnitude(self.grid).to(initial)
-        stepper = ETDRK4(-self.diffusion * k**2, self.grid.axes[0].spacing / self.steps)
+        intervals = RefinedETDRK4(-self.diffusion * k**2, self.grid.axes[0].spacing, self.steps, self.tolerance)
 
         def reaction(v: Tensor) -> Tensor:
             u = torch.fft.irfftn(v, s=shape, dim=dims)
             return self.reaction * torch.fft.rfftn(u - u**3, dim=dims)
 
-        states = stepper.states(torch.fft.rfftn(initial, dim=dims), reaction, self.times, self.steps)
+        states = [torch.fft.rfftn(initial, dim=dims)]
+        for _ in range(self.times - 1):
+            states.append(intervals.advance(states[-1], reaction))
         return torch.stack([torch.fft.irfftn(v, s=shape, dim=dims) for v in states], dim=1)[:, None]
 
     def constraint(self, parameters: Mapping[str, Tensor]) -> Constraint:

@@ -2,7 +2,8 @@ r"""Viscous Burgers equation on a periodic line.
 
 $$u_t + \tfrac12 (u^2)_x = \nu u_{xx},$$
 
-pseudo-spectral with the two-thirds rule, ETDRK4 in time. The mean of u is conserved to round-off: the zero mode has no right-hand side.
+pseudo-spectral with the two-thirds rule, ETDRK4 in time, in as many steps as a tolerance asks for. The mean of u is conserved to round-off:
+the zero mode has no right-hand side.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from constraints import Axis, Constraint, Grid, Mass
 from pde_datasets.problem import Problem
 from pde_datasets.random_fields import gaussian_fields
+from pde_datasets.solvers.periodic_flow import check_tolerance
 from pde_datasets.solvers.quadratic import quadratic_waves
 
 INITIAL = ("random", "sine", "gaussian")
@@ -32,15 +34,16 @@ class Burgers(Problem):
 
     Attributes:
         points: points in space.
-        times: stored times, both ends included.
+        times: stored times, the initial one included.
         viscosity: kinematic viscosity.
-        steps: time steps between stored times.
+        steps: least number of time steps between stored times.
+        tolerance: bound on the error estimated of these steps, relative to u in the mean square; they are halved to meet it.
         mean: standard deviation of the random mean.
         gamma: $\\gamma$, smoothness of random initial data.
         tau: $\\tau$, wavenumber up to which their spectrum is flat.
         sigma: $\\sigma$, their size.
         length: period.
-        duration: time of the last field.
+        duration: time from the first stored field to the last; they are duration / (times - 1) apart.
         initial: "random", "sine" or "gaussian".
     """
 
@@ -70,6 +73,7 @@ class Burgers(Problem):
     times: int = 33
     viscosity: float = 0.01
     steps: int = 16
+    tolerance: float = 1e-4
     mean: float = 0.25
     gamma: float = 2.0
     tau: float = 5.0
@@ -85,6 +89,7 @@ class Burgers(Problem):
             raise ValueError(f"Burgers expects no negative viscosity and a positive duration; got {self.viscosity} and {self.duration}.")
         if self.times < 2 or self.steps < 1:
             raise ValueError(f"Burgers expects at least two times and a step between them; got times = {self.times}, steps = {self.steps}.")
+        check_tolerance(self.tolerance, "Burgers")
 
     @property
     def grid(self) -> Grid:
@@ -112,7 +117,7 @@ class Burgers(Problem):
 
     def solve(self, initial: Tensor) -> Tensor:
         """Fields (N, 1, T, X) from initial data (N, X)."""
-        return quadratic_waves(initial, self.grid, lambda k: -self.viscosity * k**2, steps=self.steps)
+        return quadratic_waves(initial, self.grid, lambda k: -self.viscosity * k**2, steps=self.steps, tolerance=self.tolerance)
 
     def constraint(self, parameters: Mapping[str, Tensor]) -> Constraint:
         return Mass(self.grid)

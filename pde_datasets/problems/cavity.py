@@ -34,8 +34,8 @@ class Cavity(Problem):
         cells: cells an axis; fields have one more point an axis, in the layout of `DivergenceFree(grid, "staggered")`.
         reynolds: range of the Reynolds number, drawn uniformly.
         lid: range of the lid's speed, drawn uniformly.
-        times: stored times from rest on, both ends included; 1 for the steady state, whose grid has no time.
-        duration: the last time; only where there are times.
+        times: stored times, the initial one included (rest); 1 for the steady state, whose grid has no time.
+        duration: time from the first stored field to the last; they are duration / (times - 1) apart.
         courant: time step as a share of the longest stable one.
     """
 

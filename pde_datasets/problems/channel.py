@@ -20,6 +20,7 @@ from torch import Tensor
 from constraints import Axis, Budget, Constraint, Dirichlet, DivergenceFree, Grid, InitialCondition, Intersection, no_penetration
 from pde_datasets.problem import Problem, uniform
 from pde_datasets.solvers.mac import Given, MacFlow, step
+from pde_datasets.steps import expect
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Channel(Problem):
         start: share of the steady profile at time 0: 0 from rest, 1 fully developed.
         disturbance: root mean square velocity of a random disturbance at time 0, as a share of the centreline velocity.
         modes: wavenumbers of the disturbance along each axis.
-        times: stored times, both ends included.
-        duration: the last time.
+        times: stored times, the initial one included.
+        duration: time from the first stored field to the last; they are duration / (times - 1) apart.
         courant: time step as a share of the longest stable one.
     """
 
@@ -136,6 +137,7 @@ class Channel(Problem):
         interval = self.grid.axes[0].spacing
         speed = self.speed[1] * (1 + 3 * self.disturbance)
         steps = math.ceil(interval / (self.courant * flow.stable_step(speed, self.speed[1] / self.reynolds[0])))
+        expect((self.times - 1) * steps)
         states, taken = [u], []
         for _ in range(self.times - 1):
             total = torch.zeros(len(u), dtype=torch.float64, device=u.device)

@@ -25,6 +25,7 @@ from constraints import Axis, Balance, Constraint, Dirichlet, DivergenceFree, Gr
 from pde_datasets.problem import Problem, uniform
 from pde_datasets.solvers.immersed import ImmersedBody, circle
 from pde_datasets.solvers.mac import End, Given, MacFlow, Outflow, Slip, step
+from pde_datasets.steps import expect
 
 _AROUND = 0.75
 """Half the length and height of the box of equal cells around the centre, in diameters; at least four cells beyond the surface."""
@@ -52,8 +53,8 @@ class Cylinder(Problem):
         reynolds: range of the Reynolds number, drawn uniformly; vortices are shed above 47.
         disturbance: strength of a vortex behind the cylinder at time 0, at a random place, that starts the shedding.
         spin_up: time before the first stored field.
-        times: stored times.
-        duration: time between the first and the last of them.
+        times: stored times; the first is at spin_up.
+        duration: time from the first stored field to the last; they are duration / (times - 1) apart.
         courant: time step as a share of the longest stable one.
     """
 
@@ -119,6 +120,7 @@ class Cylinder(Problem):
     def simulate(self, streams: Sequence[torch.Generator], device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
         reynolds, place = (drawn.to(device) for drawn in uniform(streams, self.reynolds, (-0.5, 0.5)))
         body = self.body(1 / reynolds)
+        expect(self._steps(body, self.spin_up) + (self.times - 1) * self._steps(body, self.grid.axes[0].spacing))
         u, _ = self.march(body, self.impulsive(body, place), self.spin_up)
         states, forces = [u], []
         for _ in range(self.times - 1):
@@ -145,12 +147,16 @@ class Cylinder(Problem):
 
     def march(self, body: ImmersedBody, u: Tensor, time: float) -> tuple[Tensor, Tensor]:
         """The fields a time later, and the force coefficients of every step on the way, (N, 2, steps): drag and lift."""
-        steps = math.ceil(time / (self.courant * body.flow.stable_step(_SPEED, 1 / self.reynolds[0])))
+        steps = self._steps(body, time)
         forces = []
         for _ in range(steps):
             u, impulse, _ = step(u, time / steps, body.flow.rate, body.project)
             forces.append(2 * impulse.sum(2) * steps / time)
         return u, torch.stack(forces, dim=2) if forces else u.new_zeros(len(u), 2, 0)
+
+    def _steps(self, body: ImmersedBody, time: float) -> int:
+        """Time steps that a time takes."""
+        return math.ceil(time / (self.courant * body.flow.stable_step(_SPEED, 1 / self.reynolds[0])))
 
     def constraint(self, parameters: Mapping[str, Tensor]) -> Constraint:
         grid = self.grid

@@ -30,8 +30,8 @@ class DecayingTurbulence(Problem):
 
     Attributes:
         points: points an axis; two thirds of the wavenumbers are resolved.
-        times: stored times, both ends included.
-        duration: last time.
+        times: stored times, the initial one included.
+        duration: time from the first stored field to the last; they are duration / (times - 1) apart.
         viscosity: kinematic viscosity.
         energy: mean kinetic energy at the first time.
         peak: wavenumber of the spectrum's maximum, up to a factor of $3^{-1/4}$.

@@ -48,8 +48,8 @@ class GrayScott(Problem):
 
     Attributes:
         points: points an axis.
-        times: stored times, both ends included.
-        interval: time between stored times.
+        times: stored times, the initial one included.
+        interval: time between stored fields; the last is at (times - 1) * interval.
         steps: time steps an interval.
         length: side of the square; its centre is the origin.
         diffusion_a: $\delta_A$.

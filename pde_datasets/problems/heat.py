@@ -31,7 +31,7 @@ class Heat(Problem):
 
     Attributes:
         points: points in space; between walls both ends are included.
-        times: points in time, both ends included.
+        times: stored times, the initial one included; they are equally spaced on [0, 1].
         diffusivity: range of the diffusivity, drawn uniformly.
         phase: range of the phase of each wave, drawn uniformly.
         boundary: "periodic", "neumann" or "dirichlet".

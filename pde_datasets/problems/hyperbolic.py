@@ -28,8 +28,8 @@ class Hyperbolic(Problem):
 
     Attributes:
         points: cells an axis.
-        times: stored times, both ends included; at least 2.
-        duration: last time.
+        times: stored times, the initial one included; at least 2.
+        duration: time from the first stored field to the last; they are duration / (times - 1) apart.
         length: extent of each axis.
         boundary: "periodic", "outflow" (the last cell goes on outside) or "walls" (reflecting), at all ends.
         limiter: of the reconstruction: "constant", "minmod", "van-leer", "van-albada", "mc" or "superbee".

@@ -50,7 +50,7 @@ class InviscidBurgers(Problem):
 
     Attributes:
         points: points in space, both ends included.
-        times: points in time, both ends included; every time step is stored.
+        times: stored times, the initial one included; they are equally spaced on [0, 1], and every time step is stored.
         width: width w of the initial front.
         front: range of its position, drawn uniformly.
         inflow: range of the value at x = 0, drawn uniformly.

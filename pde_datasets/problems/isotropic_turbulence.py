@@ -38,7 +38,7 @@ class IsotropicTurbulence(Problem):
         viscosity: kinematic viscosity.
         power: $\varepsilon$, what the force adds to the mean kinetic energy per unit time.
         band: b, the largest wavenumber that is forced.
-        spin_up: time before the first snapshot.
+        spin_up: time from the initial state to the first snapshot.
         interval: time between snapshots of one trajectory.
         snapshots: snapshots taken from one trajectory.
         tolerance: bound on the relative error of a time step, as in `PeriodicFlow`.

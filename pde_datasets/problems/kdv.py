@@ -2,12 +2,15 @@ r"""The Korteweg-de Vries equation on a periodic line.
 
 $$u_t + a\,u u_x + b\,u_{xxx} = 0,$$
 
-pseudo-spectral with the two-thirds rule, ETDRK4 in time with dispersion as its (imaginary) linear part. Three of the equation's integrals,
+pseudo-spectral with the two-thirds rule, ETDRK4 in time with dispersion as its (imaginary) linear part, in as many steps as a tolerance
+asks
+for. Three of the equation's integrals,
 
 $$\int u\,dx,\qquad \int u^2\,dx,\qquad H = \int\big(\tfrac b2 u_x^2 - \tfrac a6 u^3\big)\,dx,$$
 
-are also kept by the equations of the resolved modes, since no product aliases: mass to round-off, the other two up to the error of the time
-steps, which are of fourth order. The soliton
+are also kept by the equations of the resolved modes, since no product aliases. The steps keep mass to round-off and the other two up to
+their error of fourth order; stored fields are brought back to the level of both, which changes them by no more than that error and
+leaves round-off (`solvers/invariants.py`). The soliton
 
 $$u = \frac{3c}{a}\,\mathrm{sech}^2\Big(\tfrac12\sqrt{c/b}\,(x - x_0 - ct)\Big)$$
 
@@ -25,10 +28,12 @@ import torch
 from torch import Tensor
 
 from constraints import Axis, Constraint, Grid, Integral, Intersection, L2Energy, Mass
-from constraints.calculus.spectral import Spectral
+from constraints.calculus.spectral import Spectral, dealiasing, wavenumbers
 from pde_datasets.problem import Problem
 from pde_datasets.random_fields import random_waves, sum_of_waves
+from pde_datasets.solvers.periodic_flow import check_tolerance
 from pde_datasets.solvers.quadratic import quadratic_waves
+from pde_datasets.solvers.resolution import warn_unresolved
 
 INITIAL = ("waves", "cosine", "soliton-pair")
 
@@ -41,14 +46,14 @@ class KortewegDeVries(Problem):
     periods on the length, random phases; "cosine" is one period of a cosine (Zabusky & Kruskal; Raissi et al.); "soliton-pair" are
     solitons of speeds 1 and 1/2, a sixth and seven twelfths along the line (PySINDy).
 
-    The laws are mass, $\int u^2$ and the Hamiltonian H, conserved. The last two hold up to the time steps' error: their drift is below
-    1e-9 of their size for the default settings.
+    The laws are mass, $\int u^2$ and the Hamiltonian H, conserved to round-off at the stored times.
 
     Attributes:
         points: points in space.
-        times: stored times.
-        interval: time between stored times.
-        steps: time steps an interval.
+        times: stored times; the first is at skip * interval, the initial one if skip is 0.
+        interval: time between stored fields.
+        steps: least number of time steps an interval.
+        tolerance: bound on the error estimated of the steps of an interval, relative to u in the mean square; steps are halved to meet it.
         skip: intervals from the initial data to the first stored time.
         length: period.
         origin: coordinate of the first point.
@@ -82,6 +87,7 @@ class KortewegDeVries(Problem):
     times: int = 41
     interval: float = 0.5
     steps: int = 64
+    tolerance: float = 1e-6
     skip: int = 0
     length: float = 64.0
     origin: float = 0.0
@@ -102,6 +108,7 @@ class KortewegDeVries(Problem):
                 "KortewegDeVries expects at least two times a positive interval apart, a step an interval and no negative skip; "
                 f"got times = {self.times}, interval = {self.interval}, steps = {self.steps}, skip = {self.skip}."
             )
+        check_tolerance(self.tolerance, "KortewegDeVries")
 
     @property
     def grid(self) -> Grid:
@@ -127,9 +134,35 @@ class KortewegDeVries(Problem):
 
     def solve(self, initial: Tensor) -> Tensor:
         """Fields (N, 1, T, X) from initial data (N, X)."""
-        return quadratic_waves(
-            initial, self.grid, lambda k: 1j * self.dispersion * k**3, factor=self.nonlinearity, steps=self.steps, skip=self.skip
+        u = quadratic_waves(
+            initial,
+            self.grid,
+            lambda k: 1j * self.dispersion * k**3,
+            factor=self.nonlinearity,
+            steps=self.steps,
+            tolerance=self.tolerance,
+            skip=self.skip,
+            invariants=self.invariants,
         )
+        warn_unresolved(u, self.grid.axes[1], "KortewegDeVries", share=2 / 3)
+        return u
+
+    def invariants(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        r"""$\sum u^2$ and $\sum\frac b2u_x^2 - \frac a6u^3$ of states (N, X), as (N, 2), and their gradients.
+
+        Of these, $2u$ and $-bu_{xx} - \frac a2u^2$, what lies in the kept modes, without the mean.
+        """
+        a, b = self.nonlinearity, self.dispersion
+        k = wavenumbers(self.grid.axes[1])[: self.points // 2 + 1].abs().to(u)
+        kept = dealiasing(self.grid).to(u) * (k > 0)
+
+        def on_points(spectrum: Tensor) -> Tensor:
+            return torch.fft.irfft(spectrum, n=self.points)
+
+        v = torch.fft.rfft(u)
+        values = torch.stack([u.square().sum(-1), (b / 2 * on_points(1j * k * v).square() - a / 6 * u**3).sum(-1)], dim=1)
+        gradients = torch.stack([on_points(kept * 2 * v), on_points(kept * (b * k**2 * v - a / 2 * torch.fft.rfft(u.square())))], dim=1)
+        return values, gradients
 
     def soliton(self, x: Tensor, time: float | Tensor, speed: float, centre: float) -> Tensor:
         """The soliton of a speed that is at `centre` at time 0, on the whole line."""

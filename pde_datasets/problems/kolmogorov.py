@@ -33,7 +33,7 @@ class Kolmogorov(Problem):
         force: amplitude F of the force.
         mode: wavenumber n of the force.
         dt: time step.
-        spin_up: time before the first snapshot.
+        spin_up: time from the initial state to the first snapshot.
         interval: time between snapshots of one trajectory.
         snapshots: snapshots taken from one trajectory.
         reynolds: range of the Reynolds number, drawn uniformly for each trajectory: its inverse takes the place of the viscosity. Empty:

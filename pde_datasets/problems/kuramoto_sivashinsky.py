@@ -2,7 +2,8 @@ r"""The Kuramoto-Sivashinsky equation on a periodic line.
 
 $$u_t + u u_x + u_{xx} + \nu u_{xxxx} = 0,$$
 
-pseudo-spectral with the two-thirds rule, ETDRK4 in time. Wavenumbers below $\nu^{-1/2}$ grow, shorter waves decay, the quadratic term hands
+pseudo-spectral with the two-thirds rule, ETDRK4 in time, in as many steps as a tolerance asks for. Wavenumbers below $\nu^{-1/2}$ grow,
+shorter waves decay, the quadratic term hands
 energy from the ones to the others: $\frac{d}{dt}\langle\frac12u^2\rangle = \langle u_x^2\rangle - \nu\langle u_{xx}^2\rangle$. From a
 length of about 20 on solutions are chaotic. The mean of u is conserved to round-off; it is zero here.
 """
@@ -20,6 +21,7 @@ from torch import Tensor
 from constraints import Axis, Constraint, Grid, Mass
 from pde_datasets.problem import Problem, uniform
 from pde_datasets.random_fields import random_waves, sum_of_waves
+from pde_datasets.solvers.periodic_flow import check_tolerance
 from pde_datasets.solvers.quadratic import quadratic_waves
 
 INITIAL = ("waves", "kassam-trefethen")
@@ -34,9 +36,10 @@ class KuramotoSivashinsky(Problem):
 
     Attributes:
         points: points in space.
-        times: stored times.
-        interval: time between stored times.
-        steps: time steps an interval.
+        times: stored times; the first is at skip * interval, the initial one if skip is 0.
+        interval: time between stored fields.
+        steps: least number of time steps an interval.
+        tolerance: bound on the error estimated of the steps of an interval, relative to u in the mean square; steps are halved to meet it.
         skip: intervals from the initial data to the first stored time.
         length: period.
         origin: coordinate of the first point.
@@ -70,6 +73,7 @@ class KuramotoSivashinsky(Problem):
     times: int = 64
     interval: float = 0.5
     steps: int = 20
+    tolerance: float = 1e-4
     skip: int = 200
     length: float = 64.0
     origin: float = 0.0
@@ -88,6 +92,7 @@ class KuramotoSivashinsky(Problem):
                 "KuramotoSivashinsky expects at least two times a positive interval apart, a step an interval and no negative skip; "
                 f"got times = {self.times}, interval = {self.interval}, steps = {self.steps}, skip = {self.skip}."
             )
+        check_tolerance(self.tolerance, "KuramotoSivashinsky")
 
     @property
     def grid(self) -> Grid:
@@ -111,7 +116,14 @@ class KuramotoSivashinsky(Problem):
 
     def solve(self, initial: Tensor, viscosity: Tensor) -> Tensor:
         """Fields (N, 1, T, X) from initial data (N, X) and viscosities (N,)."""
-        return quadratic_waves(initial, self.grid, lambda k: k**2 - viscosity[:, None] * k**4, steps=self.steps, skip=self.skip)
+        return quadratic_waves(
+            initial,
+            self.grid,
+            lambda k: k**2 - viscosity[:, None] * k**4,
+            steps=self.steps,
+            tolerance=self.tolerance,
+            skip=self.skip,
+        )
 
     def constraint(self, parameters: Mapping[str, Tensor]) -> Constraint:
         return Mass(self.grid, 0.0)

@@ -35,8 +35,8 @@ class NavierStokes(Problem):
 
     Attributes:
         points: stored points an axis.
-        times: stored times, both ends included.
-        duration: last time.
+        times: stored times, the initial one included.
+        duration: time from the first stored field to the last; they are duration / (times - 1) apart.
         viscosity: kinematic viscosity.
         force: amplitude A of the force's curl.
         phase: range of its phase, drawn uniformly; $\sin + \cos$ is $\sqrt2\sin(\cdot + \pi/4)$.

@@ -30,7 +30,7 @@ class PorousMedium(Problem):
 
     Attributes:
         points: points in space, both ends included.
-        times: points in time, both ends included.
+        times: stored times, the initial one included; they are equally spaced on [0, 1].
         exponent: range of m, drawn uniformly.
 
     Source:

@@ -53,8 +53,8 @@ class ReactionDiffusion(Problem):
 
     Attributes:
         points: cells.
-        times: stored times.
-        interval: time between them.
+        times: stored times, the initial one included.
+        interval: time between stored fields; the last is at (times - 1) * interval.
         steps: time steps between them.
         boundary: "flux", or "periodic", which has no ends and leaves the fluxes aside.
         diffusivity: range of $\nu$, drawn uniformly.

@@ -36,8 +36,8 @@ class Stefan(Problem):
 
     Attributes:
         points: points in space, both ends included.
-        times: points in time, both ends included.
-        duration: the last time.
+        times: stored times, the initial one included.
+        duration: time from the first stored field to the last; they are duration / (times - 1) apart.
         conductivity: range of $\kappa$, drawn uniformly.
         threshold: range of $u^*$, drawn uniformly.
 

@@ -28,7 +28,7 @@ class StokesSecond(Problem):
 
     Attributes:
         points: points in space, both ends included.
-        times: points in time, both ends included.
+        times: stored times, the initial one included; they are equally spaced on [0, 1].
         amplitude: U.
         drawn: what is drawn beside the frequency, "wavenumber" k or "viscosity"; the other one follows.
         spread: its range, drawn uniformly.

@@ -25,7 +25,7 @@ class TaylorGreen(Problem):
 
     Attributes:
         points: points an axis.
-        times: points in time on [0, 1], both ends included.
+        times: stored times, the initial one included; they are equally spaced on [0, 1].
         mode: wavenumber of the array.
         viscosity: range of the viscosity, drawn uniformly.
         amplitude: range of the initial amplitude, drawn uniformly.

@@ -30,8 +30,9 @@ class TaylorGreen3D(Problem):
 
     Attributes:
         points: points an axis; two thirds of the wavenumbers are resolved.
-        times: stored times, both ends included.
-        duration: last time; dissipation peaks near 9 at Re 1600.
+        times: stored times, the initial one included.
+        duration: time from the first stored field to the last; they are duration / (times - 1) apart. Dissipation peaks near 9
+            at Re 1600.
         reynolds: range of the Reynolds number, the inverse of the viscosity, drawn uniformly.
         tolerance: bound on the relative error of a time step, as in `PeriodicFlow`.
 

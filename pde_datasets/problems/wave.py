@@ -36,8 +36,8 @@ class Wave(Problem):
     Attributes:
         dimension: number of space axes, 1 or 2.
         points: points an axis.
-        times: points in time, both ends included.
-        duration: time of the last field.
+        times: stored times, the initial one included.
+        duration: time from the first stored field to the last; they are duration / (times - 1) apart.
         speed: wave speed c.
         smoothness: s, decay of the spectrum.
         scale: $\kappa$, waves per period up to which the spectrum is flat.

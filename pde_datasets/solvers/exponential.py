@@ -7,9 +7,12 @@ Runge-Kutta rule, whose coefficients are $\varphi$-functions of $L\,\Delta t$.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 
 import torch
 from torch import Tensor
+
+COEFFICIENTS = ("full", "half", "stage", "first", "middle", "last")
 
 
 class ETDRK4:
@@ -54,6 +57,14 @@ class ETDRK4:
         self.last = mean((-4 - 3 * circle - circle**2 + exponential * (4 - circle)) / circle**3)
         self._typed: dict[torch.dtype, tuple[Tensor, ...]] = {}
 
+    def of(self, samples: Tensor) -> ETDRK4:
+        """The steps of some samples, given by their indices, where each has a linear part of its own."""
+        some = copy(self)
+        for name in COEFFICIENTS:
+            setattr(some, name, getattr(self, name)[samples])
+        some._typed = {}
+        return some
+
     def states(self, v: Tensor, nonlinear: Callable[[Tensor], Tensor], count: int, steps: int) -> Iterator[Tensor]:
         """The state and those after it, `steps` steps apart: `count` in all."""
         yield v
@@ -97,6 +108,6 @@ class ETDRK4:
     def _coefficients(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """In the type of the state: a product of a real and a complex tensor would convert the real one every time, which costs more."""
         if dtype not in self._typed:
-            known = (self.full, self.half, self.stage, self.first, self.middle, self.last)
+            known = [getattr(self, name) for name in COEFFICIENTS]
             self._typed[dtype] = tuple(c.to(torch.promote_types(c.dtype, dtype)) for c in known)
         return self._typed[dtype]

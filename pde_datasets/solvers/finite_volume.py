@@ -24,6 +24,7 @@ from torch import Tensor
 
 from constraints import Grid
 from pde_datasets.solvers.hyperbolic import System
+from pde_datasets.steps import took
 
 Limiter = Callable[[Tensor, Tensor], Tensor]
 """A slope from the differences to the cell before and to the cell behind: zero at extrema, never more than twice the smaller one."""
@@ -174,6 +175,7 @@ class FiniteVolume:
             part, present = system.take(active), u[active]
             dt = torch.minimum(self.step_length(part, present) * shorter[active], left[active])
             later, gained, fine = self.step(part, present, dt)
+            took()
             u[active] = torch.where(fine.reshape(-1, *(1,) * (u.ndim - 1)), later, present)
             received[active] = received[active] + torch.where(fine[:, None], gained, 0.0)
             left[active] = left[active] - torch.where(fine, dt, 0.0)

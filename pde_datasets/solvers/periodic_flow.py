@@ -18,6 +18,7 @@ from torch import Tensor
 from constraints import Grid
 from constraints.calculus.spectral import wavenumbers
 from pde_datasets.solvers.exponential import ETDRK4
+from pde_datasets.steps import took
 
 
 class PeriodicFlow(ABC):
@@ -82,6 +83,7 @@ class PeriodicFlow(ABC):
             return self._advance(v, time)
         for _ in range(round(time / self.dt)):
             v = self._step(self.dt).step(v, self.nonlinear)
+            took()
         if not torch.isfinite(v).all():
             raise FloatingPointError(f"{type(self).__name__} blew up with time steps of {self.dt:g}: it needs shorter ones.")
         return v
@@ -100,6 +102,7 @@ class PeriodicFlow(ABC):
                 raise FloatingPointError(
                     f"{type(self).__name__} found no time step short enough: the state is not finite, or its products are not."
                 )
+            took()
             accepted = error <= 4 * self.tolerance
             if accepted:
                 v, rate, left, steps = later, later_rate, left - stepper.dt, steps - 1
