@@ -51,6 +51,9 @@ NOISE = 0.1
 STEPS = 20
 """Flow steps of each sample."""
 
+COUNT = 16
+"""Samples of each method."""
+
 TRAINING = (
     "network.modes=8",
     "network.width=16",
@@ -214,7 +217,7 @@ def page(tables: Mapping[str, Mapping[str, list[dict[str, Any]]]], command: str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument("--count", type=int, default=16)
+    parser.add_argument("--count", type=int, default=COUNT)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -224,7 +227,8 @@ def main() -> None:
         flows = {name: trained(problem, options.quick) for name, problem in known.items()}
         tables = {case.title: study(case, known[case.problem], flows[case.problem], options.count) for case in CASES}
     options.out.mkdir(parents=True, exist_ok=True)
-    command = "python -m benchmarks.inequalities" + (" --quick" if options.quick else "")
+    given = [" --quick"] * options.quick + [f" --count {options.count}"] * (options.count != COUNT)
+    command = "".join(["python -m benchmarks.inequalities", *given])
     (options.out / "inequalities.md").write_text(page(tables, command, machine()))
     results = {"tables": tables, "machine": machine()}
     record = Record.of(meter.cost, device="cpu", seeds={"data": 2, "training": 1, "noise": 0}, results=results)

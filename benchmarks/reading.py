@@ -33,7 +33,8 @@ from pde_datasets import Fields, store
 from pde_datasets.fields import Batches
 from pde_datasets.lazy import Lazy
 
-BATCH = 32
+BATCH = 64
+LOADER = "loader over per-sample h5py reads"
 
 
 def grid(points: int) -> Grid:
@@ -46,9 +47,9 @@ def made(path: Path, count: int, points: int) -> Path:
     def read(box: tuple[slice, ...]) -> Tensor:
         rows = range(*box[0].indices(count))
         generator = torch.Generator().manual_seed(rows[0] if len(rows) else 0)
-        return torch.randn(len(rows), 2, points, points, generator=generator)
+        return torch.randn(len(rows), 1, points, points, generator=generator)
 
-    store.write(path, Fields(Lazy(read, (count, 2, points, points), torch.float32), grid(points), ("u", "v")))
+    store.write(path, Fields(Lazy(read, (count, 1, points, points), torch.float32), grid(points), ("u",)))
     return path
 
 
@@ -88,20 +89,37 @@ class Reopened(torch.utils.data.Dataset[Tensor]):
             return torch.from_numpy(file["fields"][index])
 
 
-def against_plain(path: Path, pairs: int) -> list[Ratio]:
-    """An epoch in random order through torch's loader: over our mapped file, and over h5py reads of single samples."""
-    fields, rows = store.read(path), []
-    loader = torch.utils.data.DataLoader
+def against_plain(path: Path, points: int, pairs: int) -> list[Ratio]:
+    """An epoch in random order through torch's loader, no workers: over our mapped file, and over h5py reads of single samples.
+
+    The reads are from a file that stays open, as ours or as others store it, and from one that is opened for each sample.
+    """
+    fields, rows, loader = store.read(path), [], torch.utils.data.DataLoader
+    what = f"over ours, batch {BATCH}, {points}x{points} float32"
+    ours = loader(Batches(fields), batch_size=BATCH, shuffle=True, collate_fn=lambda batch: batch)
     for name, other in (("contiguous", path), ("compressed chunks", plain(path))):
         with h5py.File(other, "r") as file:
             theirs = loader(Plain(file["fields"]), batch_size=BATCH, shuffle=True)
-            ours = loader(Batches(fields), batch_size=BATCH, shuffle=True, collate_fn=lambda batch: batch)
-            label = f"loader over per-sample h5py reads, {name} / over ours, batch {BATCH}, 2x64x64"
-            rows.append(ratio(label, partial(_epoch, ours), partial(_epoch, theirs), pairs, 20, at_least=True))
+            rows.append(
+                ratio(f"{LOADER}, {name}, file open / {what}", partial(_epoch, ours), partial(_epoch, theirs), pairs, 20, at_least=True)
+            )
     reopened = loader(Reopened(path, len(fields)), batch_size=BATCH, shuffle=True)
-    label = f"loader over per-sample h5py reads, the file opened for each / over ours, batch {BATCH}, 2x64x64"
+    label = f"{LOADER}, file opened for each / {what}"
     rows.append(ratio(label, partial(_epoch, ours), partial(_epoch, reopened), max(3, pairs // 3), 20, at_least=True))
     return rows
+
+
+def against_copy(path: Path, points: int, pairs: int) -> Ratio:
+    """The same epoch beside copying as many bytes from memory in order: what no reading of whole samples can be faster than."""
+    fields = store.read(path)
+    ours = torch.utils.data.DataLoader(Batches(fields), batch_size=BATCH, shuffle=True, collate_fn=lambda batch: batch)
+
+    def copies() -> None:
+        for first in range(0, len(fields), BATCH):
+            fields.u[first : first + BATCH].clone()
+
+    label = f"our loader / copying the same bytes in order, batch {BATCH}, {points}x{points} float32"
+    return ratio(label, partial(_epoch, ours), copies, pairs, 2)
 
 
 def _epoch(batches: Iterable[Any]) -> int:
@@ -113,7 +131,7 @@ def against_step(path: Path, pairs: int) -> Ratio:
     fields = store.read(path)
     units = measured_units(fields)
     data = Data(fields.u, 0.0, lambda u: (units.normalise(u), None))
-    network = build_network(Experiment().network, fields.grid, 2, "none", 0)
+    network = build_network(Experiment().network, fields.grid, 1, "none", 0)
     velocity, path_of_flow = NetworkVelocity(network), AffinePath(Linear())
     x1 = data.batch(0, BATCH, 0)[0]
     step = iter(range(10**9))
@@ -122,7 +140,9 @@ def against_step(path: Path, pairs: int) -> Ratio:
         network.zero_grad()
         flow_matching_loss(velocity, path_of_flow, torch.randn_like(x1), x1, torch.rand(BATCH)).mean().backward()
 
-    return ratio(f"reading a batch / training step, batch {BATCH}, 2x64x64", lambda: data.batch(next(step), BATCH, 0), train, pairs, 0.02)
+    return ratio(
+        f"reading a batch / training step, batch {BATCH}, 64x64 float32", lambda: data.batch(next(step), BATCH, 0), train, pairs, 0.02
+    )
 
 
 def held(path: Path) -> Ratio:
@@ -154,9 +174,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with measure() as meter, tempfile.TemporaryDirectory() as folder:
-        small = made(Path(folder) / "small.h5", 2048, 64)
-        rows = [*against_plain(small, options.pairs), against_step(small, max(3, options.pairs // 10))]
-        rows.append(held(made(Path(folder) / "large.h5", 20_000, 64)))
+        rows = []
+        for points, count in ((100, 2048), (32, 4096)):
+            file = made(Path(folder) / f"{points}.h5", count, points)
+            rows += [*against_plain(file, points, options.pairs), against_copy(file, points, options.pairs)]
+        rows.append(against_step(made(Path(folder) / "64.h5", 2048, 64), max(3, options.pairs // 10)))
+        rows.append(held(made(Path(folder) / "large.h5", 40_000, 64)))
         for row in rows:
             tell(row)
     command = f"python -m benchmarks.reading --pairs {options.pairs} --threads {options.threads}"

@@ -5,7 +5,7 @@ The name is generic because users type it: `from constraints import ...`. The pa
 
 from constraints.balance import Budget
 from constraints.boundary import Dirichlet, Neumann, PeriodicSeam, Robin, no_penetration, no_slip
-from constraints.compatibility import Compatibility, compatibility
+from constraints.compatibility import Compatibility, clashes, compatibility
 from constraints.conservation import Energy, Enstrophy, Integral, L2Energy, Mass, Momentum
 from constraints.constraint import Constraint, FunctionConstraint, Intersection, LinearConstraint, rescaled
 from constraints.divergence import Balance, CurlFree, DivergenceFree
@@ -80,6 +80,7 @@ __all__ = [
     "Units",
     "Volumes",
     "WeightedIntegral",
+    "clashes",
     "compatibility",
     "local_conservation",
     "maximum_principle",

@@ -32,6 +32,9 @@ BULK = 15
 SINGLE = 25
 """Exchanges of one at a time, where those have not settled."""
 
+_STEPS = 3
+"""Newton steps of all faces together, as a multiple of those of one, after which no other face is tried."""
+
 
 class Sets(NamedTuple):
     """Where exchanges begin or have come to.
@@ -123,7 +126,7 @@ def nearest_on_face(
         rows = (rows & ~release) | broken
         multipliers = solution.multiplier, solution.linear_multiplier, force
         point = Active(v, *multipliers, kernel, curved, spent, Sets(rows, above, below), settled)
-        if settled:
+        if settled or spent >= _STEPS * max_iterations:
             break
     assert point is not None
     return point

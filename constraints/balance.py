@@ -13,7 +13,8 @@ time on they add up to the balance of any time, and each touches two times only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ from constraints.linear.derivative import hessian_product, pullback
 from constraints.linear.map import LinearMap
 from constraints.linear.stepping import TimeSteps
 
+Rate = Callable[..., Tensor]
+"""Fields (B, C, *N), and coefficients by name, to rates (B, T), or to a density (B, *N)."""
+
 
 class Budget(Constraint):
     r"""$M_{n+1} - M_n = \Delta t_n((1-\theta) q_n + \theta q_{n+1}) + e_n$ for every pair of stored times.
@@ -31,7 +35,10 @@ class Budget(Constraint):
     Arguments:
         grid: a grid with at least two times.
         rate: q, (B, C, *N) to (B, T), each time from the fields at that time: sources integrated over space, plus inflow, less outflow.
-            Left out: zero.
+            Left out: zero. Several that add up, as a sequence, are measured one by one: what comes in is not taken for nothing where as
+            much goes out.
+        coefficients: of each sample's own, (B, ...), handed to every rate and to the density behind the fields by name; they are cut with
+            the law, where those that a function has closed over cannot be.
         theta: $\theta$; 1/2 is the trapezoid, 0 an explicit step's own balance, 1 an implicit one's.
         received: e, a number, (T - 1,) or (B, T - 1): what came in besides.
         density: m, (B, C, *N) to (B, *N); the component itself by default.
@@ -53,11 +60,12 @@ class Budget(Constraint):
     def __init__(
         self,
         grid: Grid,
-        rate: Callable[[Tensor], Tensor] | None = None,
+        rate: Rate | Sequence[Rate] | None = None,
         *,
         theta: float = 0.5,
         received: float | Sequence[float] | Tensor = 0.0,
-        density: Callable[[Tensor], Tensor] | None = None,
+        density: Rate | None = None,
+        coefficients: Mapping[str, Tensor] | None = None,
         component: int = 0,
         channels: int | None = None,
         name: str = "budget",
@@ -69,7 +77,12 @@ class Budget(Constraint):
         if not 0 <= component < total:
             raise ValueError(f"Budget expects a channel between 0 and {total - 1}; got {component}.")
         self.shape, self.component, self.theta = (total, *grid.shape), component, theta
-        self.rate, self.density, self.dims = rate, density, grid.space_dims
+        self.parts: tuple[Rate, ...] = () if rate is None else (rate,) if callable(rate) else tuple(rate)
+        self._density, self.dims = density, grid.space_dims
+        self.coefficients = dict(coefficients or {})
+        counts = {name: len(values) if values.ndim else 0 for name, values in self.coefficients.items()}
+        if len(set(counts.values())) > 1 or 0 in counts.values():
+            raise ValueError(f"Budget expects coefficients of the same number of samples, (B, ...); got {counts}.")
         self.register_buffer("weights", grid.weights().expand(grid.shape).clone())
         self.register_buffer("gaps", torch.diff(grid.axes[0].positions()))
         self.register_buffer("target", as_target(received, grid.shape[0] - 1, "Budget"))
@@ -81,17 +94,49 @@ class Budget(Constraint):
 
     def contents(self, u: Tensor) -> Tensor:
         """M at each time, (B, T)."""
-        density = u[:, self.component] if self.density is None else self.density(u)
-        return (self.weights.to(u) * density).sum(self.dims)
+        return self._integral(self._densities(u))
+
+    def _integral(self, density: Tensor) -> Tensor:
+        """The integral over space at each time, whose weights are those of the first."""
+        return density.flatten(2) @ self.weights[0].flatten().to(density)
+
+    def _densities(self, u: Tensor) -> Tensor:
+        """m, (B, *N)."""
+        return u[:, self.component] if self._density is None else self._density(u, **self._own(u))
+
+    def _own(self, u: Tensor) -> dict[str, Tensor]:
+        """The coefficients of these samples, or of the first of them."""
+        return {name: values[: len(u)].to(u) for name, values in self.coefficients.items()}
+
+    @property
+    def samples(self) -> int:
+        return max([super().samples, *(len(values) for values in self.coefficients.values())])
+
+    def take(self, index: slice) -> Constraint:
+        if self.samples == 1:
+            return self
+        part = copy.copy(self)
+        own = self.target.ndim == 2 and len(self.target) > 1
+        part._buffers = {**self._buffers, "target": self.target[index] if own else self.target}
+        part.coefficients = {name: values if len(values) == 1 else values[index] for name, values in self.coefficients.items()}
+        part.__dict__.pop("_projection_system", None)
+        return part
 
     def rates(self, u: Tensor) -> Tensor:
         """q at each time, (B, T)."""
-        if self.rate is None:
-            return u.new_zeros(len(u), self.shape[1])
-        rate = self.rate(u)
-        if tuple(rate.shape) != (len(u), self.shape[1]):
-            raise ValueError(f"{self.name} expects a rate of shape ({len(u)}, {self.shape[1]}), one a time; it gave {tuple(rate.shape)}.")
-        return rate
+        return sum(self._each(u), u.new_zeros(len(u), self.shape[1]))
+
+    def _each(self, u: Tensor) -> list[Tensor]:
+        """The rates that add up to q."""
+        found, own = [], self._own(u)
+        for part in self.parts:
+            rate = part(u, **own)
+            if tuple(rate.shape) != (len(u), self.shape[1]):
+                raise ValueError(
+                    f"{self.name} expects a rate of shape ({len(u)}, {self.shape[1]}), one a time; it gave {tuple(rate.shape)}."
+                )
+            found.append(rate)
+        return found
 
     def _received(self, rates: Tensor) -> Tensor:
         gaps = self.gaps.to(rates)
@@ -101,29 +146,28 @@ class Budget(Constraint):
         return torch.diff(self.contents(u), dim=1) - self._received(self.rates(u)) - self.target.to(u)
 
     def scale(self, u: Tensor) -> Tensor:
-        """The largest content, and what is received."""
-        density = u[:, self.component] if self.density is None else self.density(u)
-        content = (self.weights.to(u) * density.abs()).sum(self.dims).amax(1, keepdim=True)
-        return content + self._received(self.rates(u).abs()).abs() + self.target.to(u).abs()
+        """The largest content, and what comes in and goes out."""
+        content = self._integral(self._densities(u).abs()).amax(1, keepdim=True)
+        turnover = sum((rate.abs() for rate in self._each(u)), u.new_zeros(len(u), self.shape[1]))
+        return content + self._received(turnover) + self.target.to(u).abs()
 
     def jacobian(self, u: Tensor) -> LinearMap:
         return self.linearise(u)[1]
 
     def linearise(self, u: Tensor) -> tuple[Tensor, LinearMap]:
-        content = self._content_gradient(u)
-        gaps = self.gaps.to(u).reshape(-1, *(1,) * (u.ndim - 3))
+        content, gaps = self._content_gradient(u), self.gaps.to(u)
+        one = torch.ones_like(gaps)
         change = torch.diff(self.contents(u), dim=1) - self.target.to(u)
-        if self.rate is None:
-            return change, TimeSteps(content[:, :, 1:], -content[:, :, :-1])
+        if not self.parts:
+            return change, TimeSteps([content], [one], [-one])
         rates, pull = pullback(self.rates, u)
         gradient = pull(torch.ones_like(rates))
-        forward = torch.addcmul(content[:, :, 1:], self.theta * gaps, gradient[:, :, 1:], value=-1)
-        backward = torch.addcmul(-content[:, :, :-1], (1 - self.theta) * gaps, gradient[:, :, :-1], value=-1)
-        return change - self._received(rates), TimeSteps(forward, backward)
+        steps = TimeSteps([content, gradient], [one, -self.theta * gaps], [-one, (self.theta - 1) * gaps])
+        return change - self._received(rates), steps
 
     def _content_gradient(self, u: Tensor) -> Tensor:
         """The derivative of each time's content with respect to the fields at that time, (B or 1, C, *N)."""
-        if self.density is None:
+        if self._density is None:
             fields = u.new_zeros(1, *self.shape)
             fields[:, self.component] = self.weights.to(u)
             return fields
@@ -138,8 +182,8 @@ class Budget(Constraint):
         rate_before, rate_behind = torch.cat([zero, weighted], dim=1), torch.cat([weighted, zero], dim=1)
         on_rate = -(self.theta * rate_before + (1 - self.theta) * rate_behind)
         total = torch.zeros_like(direction)
-        if self.rate is not None:
+        if self.parts:
             total = total + hessian_product(self.rates, u, on_rate, direction)
-        if self.density is not None:
+        if self._density is not None:
             total = total + hessian_product(self.contents, u, before - behind, direction)
         return total

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from constraints.calculus.scheme import Scheme
 from constraints.calculus.vector import curl
-from constraints.constraint import Constraint, LinearConstraint, as_target
+from constraints.constraint import Affine, Constraint, LinearConstraint, as_target
 from constraints.grid import Grid
 from constraints.linear.derivative import hessian_product, pullback
 from constraints.linear.map import LinearMap
@@ -159,6 +159,7 @@ class Energy(Constraint):
         weights = torch.zeros(self.shape, dtype=torch.float64)
         weights[list(taken)] = _space_weights(grid, mean)
         self.register_buffer("weights", weights)
+        self.even = float(weights.flatten()[0]) if bool((weights == weights.flatten()[0]).all()) else None
         self.dims = (-len(grid.axes) - 1, *grid.space_dims)
         self.times = grid.axes[0].points if grid.has_time else 1
         self.conserved = value is None
@@ -178,19 +179,25 @@ class Energy(Constraint):
 
     def energy(self, u: Tensor) -> Tensor:
         """Energy at each time, (B, T)."""
+        if self.even is not None:
+            parts = u.reshape(*u.shape[:2], self.times, -1).movedim(2, 1)
+            return self.even / 2 * torch.linalg.vector_norm(parts, dim=-1).square().sum(-1)
         weights = self.weights.to(u)
         if self.times == 1:
             return torch.linalg.vecdot(u.flatten(1), (weights * u).flatten(1))[:, None] / 2
         return (weights * u.square()).sum(self.dims).reshape(u.shape[0], self.times) / 2
 
     def residual(self, u: Tensor) -> Tensor:
-        energy = self.energy(u)
-        return (energy[:, 1:] - energy[:, :1] if self.conserved else energy) - self.target.to(u)
+        return self.measure(u)[0]
 
     def scale(self, u: Tensor) -> Tensor:
-        energy = self.energy(u)
-        terms = energy[:, 1:] + energy[:, :1] if self.conserved else energy
-        return terms + self.target.to(u).abs()
+        return self.measure(u)[1]
+
+    def measure(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        energy, target = self.energy(u), self.target.to(u)
+        if self.conserved:
+            return energy[:, 1:] - energy[:, :1] - target, energy[:, 1:] + energy[:, :1] + target.abs()
+        return energy - target, energy + target.abs()
 
     def jacobian(self, u: Tensor) -> LinearMap:
         rows = WeightedSum(self.weights.to(u) * u, self.dims, batched=True)
@@ -202,17 +209,34 @@ class Energy(Constraint):
 
     def retract(self, u: Tensor, centre: Tensor) -> Tensor:
         r"""The point $c + s(u - c)$ of each time's ray with the energy asked for, where there is one; conserved, that of the first time."""
-        target = self.energy(u)[:, :1] if self.conserved else self.target.to(u)
-        offset = u - centre
-        quadratic, constant = self.energy(offset), self.energy(centre) - target
-        linear = (self.weights.to(u) * offset * centre).sum(self.dims).reshape(u.shape[0], self.times) / 2
-        root = (linear.square() - quadratic * constant).clamp_min(0).sqrt()
+        energy, own = self.energy(u), self.energy(centre)
+        target = energy[:, :1] if self.conserved else self.target.to(u)
+        quadratic, linear = energy.clone(), torch.zeros_like(energy)
+        away = (own > 0).any(0)
+        if bool(away.any()):  # at other times the centre is zero
+            dim = 2 if self.times > 1 else 0
+            there = away.nonzero()[:, 0] if self.times > 1 else torch.arange(len(centre), device=u.device)
+            base, weights = centre.index_select(dim, there), self.weights.to(u)
+            weights = weights if self.times == 1 else weights.index_select(1, there)
+            offset = (u.index_select(2, there) if self.times > 1 else u) - base
+            shape = (len(u), len(there) if self.times > 1 else 1)
+            quadratic[:, away] = (weights * offset.square()).sum(self.dims).reshape(shape) / 2
+            linear[:, away] = (weights * offset * base).sum(self.dims).reshape(shape) / 2
+        root = (linear.square() - quadratic * (own - target)).clamp_min(0).sqrt()
         # An offset of round-off has no direction: times that other laws fix stay where they are.
-        free = quadratic > (64 * torch.finfo(u.dtype).eps) ** 2 * (self.energy(u) + self.energy(centre))
+        free = quadratic > (64 * torch.finfo(u.dtype).eps) ** 2 * (energy + own)
         s = torch.where(free, (root - linear) / torch.where(free, quadratic, 1.0), 1.0)
         if self.conserved:
             s = torch.cat([torch.ones_like(s[:, :1]), s[:, 1:]], dim=1)
-        return centre + self._spread(s) * offset
+        stretch = self._spread(s)
+        v = u * stretch
+        return v.addcmul_(centre, 1 - stretch) if bool(away.any()) else v
+
+    def exact(self, affine: Affine) -> bool:
+        """On equal weights, where times do not share rows; conserved, where the first is given."""
+        alone = self.times == 1 or affine.acts_on_each(1 - len(self.shape))
+        given = affine.free is not None and not bool(affine.free[:, 0].any())
+        return self.even is not None and alone and (given or not self.conserved)
 
     def _spread(self, rows: Tensor) -> Tensor:
         """One value for each sample and time, (B, T), shaped so that it multiplies fields."""

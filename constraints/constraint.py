@@ -11,6 +11,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,14 @@ from constraints.linear.explicit import LARGEST, Colouring, ExplicitRows, colour
 from constraints.linear.map import Linearised, LinearMap, Noisy
 from constraints.linear.stacked import Stacked
 from constraints.units import Chart
+
+
+class Affine(Protocol):
+    """An affine set: 1 where a value is free, (C, *N), None where all are; and whether each index of a dimension has a set of its own."""
+
+    free: Tensor | None
+
+    def acts_on_each(self, dim: int) -> bool: ...
 
 
 class Constraint(nn.Module, ABC):
@@ -85,9 +94,18 @@ class Constraint(nn.Module, ABC):
     def retract(self, u: Tensor, centre: Tensor) -> Tensor:
         r"""A guess of the nearest lawful field on the ray from `centre` through u; u itself unless the law has a closed form.
 
-        Only the starting point of an iteration that certifies its result: where the guess is exact, no iteration follows.
+        The centre is the point nearest to `focus` of the affine set in which u is the nearest to the input. The guess is the starting
+        point of an iteration, which is not needed where the law says of the set that the guess is `exact`.
         """
         return u
+
+    def focus(self, like: Tensor) -> Tensor:
+        """Where the rays of a closed form come from, one field, (1, C, *N): the origin."""
+        return torch.zeros_like(like[:1])
+
+    def exact(self, affine: Affine) -> bool:
+        """Whether `retract` finds the nearest field in an affine set, wherever what it finds is lawful."""
+        return False
 
     def leaves(self) -> list[Constraint]:
         """The laws this one is made of, in the order of its rows."""
@@ -255,6 +273,10 @@ class Intersection(Constraint):
     def scale(self, u: Tensor) -> Tensor:
         return torch.cat([scaled(leaf, u) for leaf in self.leaves()], dim=1)
 
+    def measure(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [leaf.measure(u) for leaf in self.leaves()]
+        return torch.cat([rows for rows, _ in parts], dim=1), torch.cat([scale.expand_as(rows) for rows, scale in parts], dim=1)
+
     def curvature(self, u: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
         leaves = self.leaves()
         parts = multiplier.split([leaf.residual(u).shape[1] for leaf in leaves], dim=1)
@@ -314,6 +336,15 @@ class _Rescaled(Constraint):
 
     def retract(self, u: Tensor, centre: Tensor) -> Tensor:
         return self.chart.normalise(self.inner.retract(self.chart.physical(u), self.chart.physical(centre)))
+
+    def focus(self, like: Tensor) -> Tensor:
+        return self.chart.normalise(self.inner.focus(like))
+
+    def exact(self, affine: Affine) -> bool:
+        """Where one scale for all channels keeps right angles."""
+        shape = self.inner.field_shape
+        scale = None if shape is None else self.chart.diagonal(len(shape) - 1)
+        return scale is not None and bool((scale == scale.flatten()[0]).all()) and self.inner.exact(affine)
 
 
 class _RescaledLinear(LinearConstraint):

@@ -18,7 +18,7 @@ from torch import Tensor
 from constraints.calculus.finite_volume import Flux, cell_balance
 from constraints.constraint import Constraint
 from constraints.grid import Grid
-from constraints.linear.derivative import pullback
+from constraints.linear.derivative import hessian_product, pullback
 from constraints.linear.map import Linearised, LinearMap
 from constraints.linear.solve import conjugate_gradients
 from constraints.linear.stepping import LineSteps, TimeGram
@@ -91,6 +91,12 @@ class EvolutionEquation(Constraint):
         size = u[:, :, : self.steps + 1].abs().flatten(1).amax(1, keepdim=True)
         return size + self.gaps.max().to(u) * self._rates(u).abs().flatten(1).amax(1, keepdim=True)
 
+    def curvature(self, u: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
+        """Of the times that take part alone."""
+        total, taken = torch.zeros_like(direction), slice(0, self.steps + 1)
+        total[:, :, taken] = hessian_product(self.residual, u[:, :, taken], multiplier, direction[:, :, taken])
+        return total
+
     def jacobian(self, u: Tensor) -> LinearMap:
         if self.radius is None:
             return _Steps(self.residual, u, self.steps, len(self.points))
@@ -111,8 +117,8 @@ class EvolutionEquation(Constraint):
         n, width = u.shape[-1], 2 * self.radius + 1
         colours = width if not self.periodic or n % width == 0 else next(w for w in range(width, n + 1) if n % w == 0 or w == n)
         index = torch.arange(n, device=u.device)
-        rates, pull = pullback(self._rates, u)
-        slope = torch.stack([pull((index % colours == colour).to(u).expand_as(rates))[:, 0, : self.steps + 1] for colour in range(colours)])
+        rates, pull = pullback(self.rate, u[:, :, : self.steps + 1])
+        slope = torch.stack([pull((index % colours == colour).to(u).expand_as(rates))[:, 0] for colour in range(colours)])
         bands = []
         for j in range(width):
             column = index + j - self.radius

@@ -105,7 +105,9 @@ class Bounds(Box):
         if self.samples == 1:
             return self
         parts = [b[index] if self._batched(b) else b for b in (self.lower, self.upper)]
-        return type(self)(parts[0], parts[1], components=self.components)
+        part = type(self)(parts[0], parts[1], components=self.components)
+        part.name = self.name
+        return part
 
     def box(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Lower and upper bounds of every value, broadcastable to u."""
@@ -191,7 +193,9 @@ class BothSides(LinearMap):
 
 def positivity(*, components: Sequence[int] | None = None) -> Bounds:
     """No value is negative: densities, concentrations, heights."""
-    return Bounds(0.0, components=components)
+    law = Bounds(0.0, components=components)
+    law.name = "positivity"
+    return law
 
 
 def maximum_principle(initial: Tensor, boundary: Tensor | None = None, *, batched: bool = False, time: bool = True) -> Bounds:
@@ -213,7 +217,9 @@ def maximum_principle(initial: Tensor, boundary: Tensor | None = None, *, batche
         other = boundary if boundary.ndim == 3 else boundary[None].expand(len(flat), -1, -1)
         flat = torch.cat([flat.expand(len(other), -1, -1), other], dim=2)
     shape = (len(flat), flat.shape[1], *(1,) * (initial.ndim - (2 if batched else 1) + (1 if time else 0)))
-    return Bounds(flat.amin(2).reshape(shape), flat.amax(2).reshape(shape))
+    law = Bounds(flat.amin(2).reshape(shape), flat.amax(2).reshape(shape))
+    law.name = "maximum principle"
+    return law
 
 
 class LinearInequality(LinearConstraint):

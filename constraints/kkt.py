@@ -12,6 +12,7 @@ take it as long as it gains a decimal place a step.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,8 @@ from constraints.constraint import Constraint, LinearConstraint
 from constraints.face import Kernel
 from constraints.linear.map import LinearMap, largest
 from constraints.linear.solve import conjugate_gradients, pseudo_inverse
+from constraints.linear.sparse import SparseGram
+from constraints.linear.stacked import Stacked
 from constraints.linear.structured import RowCombination, WeightedSum
 
 FEW_ROWS = 16
@@ -38,25 +41,45 @@ _FAR = 1e-4
 _DIAGONAL = 1e-12
 """Share by which a curvature may differ from a diagonal: round-off."""
 
+_PATIENCE = 40
+"""Steps in a row that may leave the error above half the least so far: laws that contradict each other have no better end."""
+
 _GAIN = 0.1
 """Factor by which a Gauss-Newton step must reduce the distance to the solution, or Newton's method takes over."""
 
 
 class Solution(NamedTuple):
-    """A point of the curved laws, with the multipliers of curved and of linear rows, and the curved laws' Jacobian there."""
+    """A point of the curved laws, with the multipliers of curved and of linear rows, and the curved laws' Jacobian there.
+
+    It is settled where every sample meets the tolerance of both optimality conditions.
+    """
 
     u: Tensor
     multiplier: Tensor
     linear_multiplier: Tensor
     iterations: int
     jacobian: LinearMap
+    settled: bool
+
+
+class Approach(NamedTuple):
+    """A point on the way, the steps it took, and whether it meets the laws and a further step would not be seen."""
+
+    u: Tensor
+    iterations: int
+    there: bool
 
 
 class Normals:
-    """The span of W = P Jᵀ at one field: solves of J P Jᵀ, and the projector onto its complement in ker A.
+    r"""The span of W = P Jᵀ at one field: solves of J P Jᵀ, and the projector onto its complement in ker A.
 
     Where P is a mask, W keeps the structure of J; where the rows are sums over space and P acts on each time alone, all their fields
-    take one application of P. Else few rows are formed, and many take conjugate gradients.
+    take one application of P. Else few rows are formed; many are solved together with the linear rows, by sparse factors of all,
+
+    $$\begin{pmatrix} A D A^\top & A D J^\top\\ J D A^\top & J D J^\top\end{pmatrix}
+    \begin{pmatrix}\nu\\ y\end{pmatrix} = \begin{pmatrix} 0\\ r\end{pmatrix},$$
+
+    where those are known entry by entry; and take conjugate gradients where they are not.
     """
 
     def __init__(self, kernel: Kernel, jacobian: LinearMap, like: Tensor) -> None:
@@ -71,6 +94,9 @@ class Normals:
             self.inverse = pseudo_inverse(self.fields @ self.fields.mT)
         elif self.structured and self.reduced is None:
             self.reduced = jacobian if kernel.free is None else jacobian.weighted(kernel.free)
+        self.joint = None if self.few or self.reduced is not None else _joint(kernel, jacobian)
+        self.gram = None if self.joint is None else SparseGram.of(self.joint, len(like))
+        self.factored = None if self.gram is None else self.gram.semidefinite(_free(kernel, like).flatten(1))
 
     def multiplier(self, z: Tensor) -> Tensor:
         """The y for which W y is the part of a field of ker A along the normals."""
@@ -84,6 +110,8 @@ class Normals:
             return (self.inverse @ r[..., None])[..., 0]
         if self.reduced is not None:
             return self.reduced.solve_gram(r)
+        if self.factored is not None and self.joint is not None:
+            return self.factored(torch.nn.functional.pad(r, (self.joint.rows - r.shape[1], 0)))[:, -r.shape[1] :]
         return conjugate_gradients(
             lambda y: self.jacobian(self.kernel.project(self.jacobian.adjoint(y))),
             r,
@@ -97,10 +125,25 @@ class Normals:
             return (y[:, None] @ self.fields).reshape(like.shape)
         return self.kernel.project(self.jacobian.adjoint(y)) if self.reduced is None else self.reduced.adjoint(y)
 
+    def without(self, field: Tensor, y: Tensor) -> Tensor:
+        """A field less W y."""
+        return field - self.force(y, field) if self.reduced is None else self.reduced.without(field, y)
+
     def tangent(self, z: Tensor) -> Tensor:
         """The part of any field in ker A and orthogonal to the normals."""
         z = self.kernel.project(z)
         return z - self.force(self.multiplier(z), z)
+
+
+def _joint(kernel: Kernel, jacobian: LinearMap) -> Stacked | None:
+    """The linear rows that are no values given outright, then those of the Jacobian; None where there are none, or some are noisy."""
+    rest = None if kernel.stack is None else kernel.stack.unselected
+    return None if rest is None or rest.variance is not None else Stacked([rest, jacobian])
+
+
+def _free(kernel: Kernel, like: Tensor) -> Tensor:
+    """Which values the kernel leaves free, for each sample."""
+    return torch.ones_like(like) if kernel.free is None else kernel.free.to(like).expand_as(like)
 
 
 def _timewise(kernel: Kernel, jacobian: LinearMap) -> LinearMap | None:
@@ -166,71 +209,94 @@ class Curved:
         error = self.curvature(v, multiplier, second) - diagonal * second
         return diagonal if largest(error).max() <= _DIAGONAL * largest(diagonal).max() else None
 
-    def _direct(self, normals: Normals, force: Tensor, diagonal: Tensor) -> Tensor:
-        """The tangent z with H z = force up to normals for a diagonal H = 1 + c: a structured solve in its metric."""
+    def _direct(self, normals: Normals, diagonal: Tensor) -> Callable[[Tensor], Tensor]:
+        """What finds the tangent z with H z = force up to normals for a diagonal H = 1 + c: structured or sparse solves in its metric."""
         root = (1 + diagonal).rsqrt()
         root = root if self.kernel.free is None else root * self.kernel.free.to(root)
-        weighed = normals.jacobian.weighted(root)
-        pulled = root * force
-        for _ in range(2):  # the second pass takes what round-off of the whole force left along the normals
-            pulled = pulled - weighed.adjoint(weighed.solve_gram(weighed(pulled)))
-        return root * pulled
+        weighed = (normals.jacobian if normals.joint is None else normals.joint).weighted(root)
+        solve = weighed.solve_gram if normals.gram is None else normals.gram.semidefinite(root.square().flatten(1))
+
+        def model(force: Tensor) -> Tensor:
+            pulled = root * force
+            for _ in range(2):  # the second pass takes what round-off of the whole force left along the normals
+                pulled = weighed.subtract(pulled, solve(weighed(pulled)))
+            return pulled.mul_(root)
+
+        return model
 
     def minimise(self, normals: Normals, v: Tensor, multiplier: Tensor, force: Tensor, fraction: float = 0.0, far: bool = False) -> Tensor:
         """The tangent z with H z = force up to normals, H = I + curvature.
 
         Where the laws have many structured rows and the curvature is a diagonal, the solve is direct; far from the solution with
-        its curvature kept positive. Else by conjugate gradients:
+        its curvature kept positive; near it that is the preconditioner where it is not. Else by conjugate gradients:
 
         the force is projected twice: the first pass leaves round-off of the whole force, which may be far larger than its tangent
         part and, off the tangent space, has no curvature to be divided by. Where the very first direction has negative curvature, far
         from a minimum, the step is the force itself.
         """
-
-        if normals.structured:
-            diagonal = self.diagonal_curvature(v, multiplier)
-            if diagonal is not None and (far or bool((diagonal > _CONVEX - 1).all())):
-                return self._direct(normals, force, diagonal.clamp_min(_CONVEX - 1))
+        diagonal = self.diagonal_curvature(v, multiplier) if normals.structured or normals.gram is not None else None
+        model = None
+        if diagonal is not None:
+            model = self._direct(normals, diagonal.clamp_min(_CONVEX - 1))
+            if far or bool((diagonal > _CONVEX - 1).all()):
+                return model(force)
 
         def hessian(z: Tensor) -> Tensor:
-            return normals.tangent(z + self.curvature(v, multiplier, z))
+            return normals.tangent(z + (self.curvature(v, multiplier, z) if diagonal is None else diagonal * z))
 
-        size = force.flatten(1).norm(dim=1)
+        size = None if model is not None else force.flatten(1).norm(dim=1)
         tangent = normals.tangent(normals.tangent(force))
-        z = conjugate_gradients(hessian, tangent, fraction=fraction, size=size, max_iterations=100)
+        z = conjugate_gradients(hessian, tangent, preconditioner=model, fraction=fraction, size=size, max_iterations=100)
         return torch.where(_spread(z.flatten(1).any(1), z), z, tangent)
+
+    def linear_multiplier(self, v: Tensor, anchor: Tensor, jacobian: LinearMap, multiplier: Tensor) -> Tensor:
+        """What is observed pulls on linear rows too; without noise they take up what of the normals P takes away."""
+        rest = self._force(v, anchor) if self.noisy else torch.zeros_like(v)
+        return self.kernel(jacobian.subtract(rest, multiplier))[1]
 
     def solve(self, anchor: Tensor, guess: Tensor, tolerance: float, max_iterations: int) -> Solution:
         """The point nearest to `anchor` on the curved laws, from a guess in the same affine set."""
         many = self.constraint.residual(guess).shape[1] > FEW_ROWS
-        v, spent = self._gauss_newton(anchor, guess, tolerance, max_iterations) if many and not self.noisy else (guess, 0)
-        solution = self.newton(anchor, v, tolerance, max_iterations - spent)
-        return solution._replace(iterations=solution.iterations + spent)
+        near = self.approach(anchor, guess, tolerance, max_iterations) if many else Approach(guess, 0, False)
+        solution = self.newton(anchor, near.u, tolerance, max_iterations - near.iterations)
+        return solution._replace(iterations=solution.iterations + near.iterations)
 
-    def _gauss_newton(self, anchor: Tensor, v: Tensor, tolerance: float, max_iterations: int) -> tuple[Tensor, int]:
-        """Steps from the anchor while all samples gain a decimal place a step; the last point that did.
+    def approach(self, anchor: Tensor, guess: Tensor, tolerance: float, max_iterations: int) -> Approach:
+        """Gauss-Newton steps from the anchor as far as they go, for laws of many rows; none beside observations with noise."""
+        if self.noisy:
+            return Approach(guess, 0, False)
+        v, spent, small = self._gauss_newton(anchor, guess, tolerance, max_iterations)
+        if not small:
+            return Approach(v, spent, False)
+        residual, scale = self.constraint.measure(v)
+        return Approach(v, spent, bool((residual.abs() <= tolerance / 2 * scale).all()))
+
+    def _gauss_newton(self, anchor: Tensor, v: Tensor, tolerance: float, max_iterations: int) -> tuple[Tensor, int, bool]:
+        """Steps from the anchor while all samples gain a decimal place a step; the last point that did, and whether the next is as near.
 
         The factor that a step gained tells how small the next one would be: it is not taken if it would not be seen.
         """
         previous = torch.full((len(v),), torch.inf, dtype=v.dtype, device=v.device)
+        whole = largest(anchor)
         for spent in range(max_iterations):
             residual, normals = self._linearised(v)
             multiplier = normals.solve(residual + normals.jacobian(anchor - v))
-            new = anchor - normals.force(multiplier, v)
-            step, size = largest(new - v), torch.maximum(largest(anchor), largest(new))
+            new = normals.without(anchor, multiplier)
+            step, size = largest(new - v), torch.maximum(whole, largest(new))
             gain = (step / previous).clamp_max(1.0) if spent else torch.ones_like(step)
             small = gain * step <= tolerance / 8 * size
             if not (small | (step <= _GAIN * previous)).all():
-                return v, spent
+                return v, spent, False
             v, previous = new, step
             if small.all():
-                return v, spent + 1
-        return v, max_iterations
+                return v, spent + 1, True
+        return v, max_iterations, False
 
     def newton(self, anchor: Tensor, guess: Tensor, tolerance: float, max_iterations: int) -> Solution:
         """Newton's method from a guess, globalised by a merit function."""
         v, iterations, far = guess, 0, True
         done = torch.zeros(len(anchor), dtype=torch.bool, device=anchor.device)
+        best, idle = anchor.new_full((len(anchor),), torch.inf), torch.zeros(len(anchor), dtype=torch.int64, device=anchor.device)
         while True:
             size = torch.maximum(largest(anchor), largest(v)).clamp_min(torch.finfo(anchor.dtype).tiny)
             residual, normals = self._linearised(v)
@@ -243,12 +309,14 @@ class Curved:
                 multiplier = multiplier + normals.multiplier(rest)
                 rest = pull - normals.force(multiplier, v)
             gap = largest(rest)
-            done = done | obeyed & (gap <= tolerance / 2 * size)
+            settled = obeyed & (gap <= tolerance / 2 * size)
+            error = torch.maximum(largest(residual / scale.clamp_min(torch.finfo(v.dtype).tiny)), gap / size)
+            fell = error < best / 2
+            best, idle = torch.where(fell, error, best), torch.where(fell, 0, idle + 1)
+            done = done | settled | (idle > _PATIENCE)
             if done.all() or iterations == max_iterations:
-                # What is observed pulls on linear rows too; without noise they take up what of the normals P takes away.
-                rest = self._force(v, anchor) if self.noisy else torch.zeros_like(v)
-                linear = self.kernel(rest - normals.jacobian.adjoint(multiplier))[1]
-                return Solution(v, multiplier, linear, iterations, normals.jacobian)
+                linear = self.linear_multiplier(v, anchor, normals.jacobian, multiplier)
+                return Solution(v, multiplier, linear, iterations, normals.jacobian, bool(settled.all()))
             step = self._step(normals, v, pull, residual, multiplier, far).nan_to_num(0.0, 0.0, 0.0)
             far = bool(((largest(step) > _FAR * size) & ~done).any())
             length = self._search(v, anchor, step, torch.maximum(multiplier.abs(), (multiplier + normals.solve(residual)).abs()))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,9 +16,11 @@ from constraints.face import ActiveRows, AffineKernel, FaceKernel
 from constraints.implicit import Conditions
 from constraints.inequality import Box
 from constraints.interior import RELAX, interior
-from constraints.kkt import Curved
+from constraints.kkt import FEW_ROWS, Approach, Curved, Solution
+from constraints.linear.derivative import transforming
 from constraints.linear.map import LinearMap, largest
 from constraints.linear.stacked import Stacked
+from constraints.restoration import least_violation, violation, weights
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
 """Default tolerances, relative to a law's natural scale: some hundred roundings for sums over 10^4 to 10^6 points."""
@@ -31,6 +34,12 @@ _COMPROMISED = 1e-9
 _PASSES = 3
 """Corrections of linear laws: the first reaches round-off relative to the input, another one relative to the result."""
 
+
+_KEPT = 0.5
+"""Share of the input's norm, channel by channel, that is left where its round-off counts as that of the result."""
+
+_FAR_OFF = 0.9
+"""Share of a field's norm that the centre of its ray may have, if what is between them counts as free of round-off."""
 
 _LAST = 5
 """Exchanges of active sets that begin next to the solution."""
@@ -52,6 +61,26 @@ class Found(NamedTuple):
     jacobians: Sequence[LinearMap] = ()
 
 
+class _Pass(NamedTuple):
+    """What one pass over linear, then curved laws found, with what works out the multipliers.
+
+    Attributes:
+        u: fields.
+        iterations: Newton steps.
+        settled: whether the structure of the laws, or tests on the way, leave only the round-off of the input.
+        flat: the nearest fields under the linear laws alone.
+        linear: their multipliers.
+        found: the solution with all multipliers.
+    """
+
+    u: Tensor
+    iterations: int
+    settled: bool
+    flat: Tensor
+    linear: Callable[[], Tensor]
+    found: Callable[[], Found]
+
+
 class Certified(NamedTuple):
     """A solution with its certificate, as `ProjectionResult`."""
 
@@ -64,6 +93,23 @@ class Certified(NamedTuple):
     obeyed: Tensor
     iterations: int
     conditions: Conditions
+
+
+class Solved(NamedTuple):
+    """A solution as rounded to its type, and what evaluates its certificate."""
+
+    u: Tensor
+    iterations: int
+    certificate: Callable[[], Certified]
+
+
+def _settled(result: Certified) -> Solved:
+    return Solved(result.u, result.iterations, lambda: result)
+
+
+def _norms(u: Tensor) -> Tensor:
+    """The norm of each channel, (B, C)."""
+    return torch.linalg.vector_norm(u.flatten(2), dim=2)
 
 
 def system_of(constraint: Constraint) -> System:
@@ -96,29 +142,160 @@ class System:
         self.dual = not curved and bool(self.boxes or slanted)
         self.unequal = any(leaf.inequality for leaf in self.leaves)
         self.slanted = slanted
+        held = [leaf for leaf in [*exact, *self.bent] if leaf.variance is None]
+        self.held = None if not held else held[0] if len(held) == 1 else Intersection(*held)
         self._dual_map: LinearMap | None = None
         self._dual_free: LinearMap
         self._flat: System | None = None
+        self.names = tuple(leaf.name for leaf in self.leaves)
+        self._looked = False
+        self._null: Tensor | None = None
+        self._direct: bool | None = None
+        self._many: bool | None = None
+        self._goal: tuple[list[tuple[Tensor, int, torch.dtype, torch.device]], Tensor | None] | None = None
+        self._sound: tuple[Tensor, float, bool] | None = None
+        self._middle: tuple[Tensor | None, Tensor, Tensor] | None = None
 
-    def solve(self, u: Tensor, tolerance: float, max_iterations: int, dtype: torch.dtype) -> Certified:
-        """Project and round to a type; where linear laws are left above tolerance by cancellation, correct the result once more."""
+    @functools.cached_property
+    def kernel(self) -> AffineKernel:
+        """The projector onto the kernel of the linear laws."""
+        return AffineKernel(self.stack)
+
+    def solve(self, u: Tensor, size: Tensor, tolerance: float, max_iterations: int, dtype: torch.dtype) -> Solved:
+        """Project and round to a type.
+
+        Where the structure of the laws, or Newton's own tests, say that the result is exact to round-off of itself, the certificate is left
+        to be evaluated when it is asked for. Elsewhere it is evaluated here, and where linear laws are left above tolerance by
+        cancellation, the result is corrected once more.
+
+        Arguments:
+            size: the norm of each channel, (B, C).
+        """
         aim = tolerance if dtype == u.dtype else _MARGIN * tolerance
         if self.unequal:
             found = self._dual(u, aim, max_iterations) if self.dual else self._active(u, aim, max_iterations)
-            return self.certify(u, found, tolerance, dtype)
+            return _settled(self._restored(u, self.certify(u, found, tolerance, dtype), tolerance, dtype))
         target = self._target(u)
-        result, flat, linear = self._affine(u, u, target, None, aim, tolerance, max_iterations, dtype)
+        sure = not (self.noisy or transforming()) and self._consistent(u, target, tolerance)
+        first = self._closed(u, size, target, aim) if sure else None
+        first = self._affine(u, u, target, None, aim, max_iterations, trusting=sure) if first is None else first
+        if sure and self._exact(first, size):
+            found_later = first.found
+            return Solved(first.u.to(dtype).to(u), first.iterations, lambda: self.certify(u, found_later(), tolerance, dtype))
+        result, last = self.certify(u, first.found(), tolerance, dtype), first
         for _ in range(_PASSES - 1):
-            if self.stack is None or result.converged.all() or not self._unmet(flat, linear, tolerance):
+            if self.stack is None or result.converged.all() or not self._unmet(last.flat, last.linear(), tolerance):
                 break
-            result, flat, linear = self._affine(u, flat, target, linear, aim, tolerance, max_iterations, dtype)
-        if self.stack is not None and not result.converged.all() and self._unmet(flat, linear, tolerance):
+            last = self._affine(u, last.flat, target, last.linear(), aim, max_iterations)
+            result = self.certify(u, last.found(), tolerance, dtype)
+        if self.stack is not None and not result.converged.all() and self._unmet(last.flat, last.linear(), tolerance):
             target = self._reachable(self.stack.compromise(u, target), target)
-            result, _, _ = self._affine(u, u, target, None, aim, tolerance, max_iterations, dtype)
+            result = self.certify(u, self._affine(u, u, target, None, aim, max_iterations).found(), tolerance, dtype)
         if self.bends is not None and not self.noisy and not result.converged.all():
             back = self.certify(u, self._back(u, result, target), tolerance, dtype)
             result = back if int(back.converged.sum()) > int(result.converged.sum()) else result
-        return result
+        return _settled(self._restored(u, result, tolerance, dtype))
+
+    def _restored(self, u: Tensor, result: Certified, tolerance: float, dtype: torch.dtype) -> Certified:
+        """The result, but where it breaks curved laws or inequalities that with least violation: from there, and where that does not end
+        lawful, from the input too, whichever breaks laws less. Linear laws alone have had their compromise."""
+        beyond = [self.unequal or any(leaf is other for other in self.bent) for leaf in self.leaves]
+        broken = (~result.obeyed & torch.tensor(beyond, device=u.device)).any(1)
+        if self.held is None or not bool(broken.any()):
+            return result
+        lower, upper = self._box(u)
+        inside, found = (torch.minimum(torch.maximum(v, lower), upper) for v in (u, result.u.nan_to_num()))
+        weight, spread = weights(self.held, inside), (-1, *(1,) * (u.ndim - 1))
+        better = violation(self.held, found, weight) < violation(self.held, inside, weight)
+        near = torch.where((better & broken).reshape(spread), found, inside)
+        point, other = least_violation(self.held, near, lower, upper, weight, broken, _MARGIN * tolerance), None
+        left = broken & better & (point.violation > tolerance**2)
+        if bool(left.any()):
+            other = least_violation(self.held, inside, lower, upper, weight, left, _MARGIN * tolerance)
+        v = point.u if other is None else torch.where((left & (other.violation < point.violation)).reshape(spread), other.u, point.u)
+        v, spent = torch.where(broken.reshape(spread), v, result.u), point.iterations + (0 if other is None else other.iterations)
+        multiplier = torch.where(broken[:, None], 0.0, result.multiplier)  # those of a nearest point, which this is not
+        return self.certify(u, Found(v, multiplier, result.iterations + spent, result.conditions), tolerance, dtype)
+
+    def _consistent(self, u: Tensor, target: Tensor | None, tolerance: float) -> bool:
+        """Whether one elimination meets all linear laws to round-off of the input: what no free value can change is as it should be."""
+        if self.stack is None:
+            return True
+        if not self._looked:
+            self._null, self._looked = self.stack.null_rows() if self.stack.variance is None else None, True
+        if self._null is None:
+            return False
+        if target is None:
+            return True
+        if self._sound is None or self._sound[0] is not target or self._sound[1] != tolerance:
+            self._sound = target, tolerance, self.stack.homogeneous(target) and self._given_hold(u, target, self._null, tolerance)
+        return self._sound[2]
+
+    def _given_hold(self, u: Tensor, target: Tensor, null: Tensor, tolerance: float) -> bool:
+        """Whether values given outright meet the rows that see nothing else."""
+        assert self.stack is not None
+        if not bool(null.any()):
+            return True
+        given = self.stack.select(u.new_zeros(len(target), *u.shape[1:]), target)
+        for leaf, rows, b in zip(self.linear, self._per_law(null[None]), self._per_law(target), strict=True):
+            values, scale = leaf.operator.measure(given)
+            if bool((rows & ((values - b).abs() > tolerance / 4 * torch.maximum(scale, b.abs()))).any()):
+                return False
+        return True
+
+    def _per_law(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """What belongs to each of the stacked laws."""
+        return rows.split([leaf.operator.rows for leaf in self.linear], dim=1)
+
+    def _exact(self, found: _Pass, size: Tensor) -> bool:
+        """Whether what was found needs no check: round-off of the input is that of the result too."""
+        if not found.settled:
+            return False
+        return self.kernel.is_mask or bool((_norms(found.flat) >= _KEPT * size).all())
+
+    def _closed(self, u: Tensor, size: Tensor, target: Tensor | None, aim: float) -> _Pass | None:
+        """The closed form of a single curved law, where it is exact, and what it found lawful; its multipliers are left for later."""
+        if len(self.bent) != 1 or self.kernel.is_mask:
+            return None
+        law, stack = self.bent[0], self.stack
+        if self._direct is None:
+            self._direct = law.exact(self.kernel)
+        if not self._direct or stack is None:
+            return None
+        flat, linear = stack.solve(u, target)
+        centre, middle = self._centre(u, target)
+        v = law.retract(flat, centre)
+        residual, scale = law.measure(v)
+        lawful = bool((residual.abs() <= aim / 2 * scale).all())
+        # The offset from the centre is stretched: it must not be round-off of the two.
+        if not lawful or bool((middle > _FAR_OFF * _norms(flat)).any()):
+            return None
+
+        def found() -> Found:
+            curved = Curved(self.kernel, law, [])
+            return self._found(curved, curved.newton(flat, v, aim, 0), linear())
+
+        return _Pass(v, 1, True, flat, linear, found)
+
+    def _centre(self, u: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The point of the affine set that is nearest to the focus of a single curved law, and its norms, kept for the last target."""
+        if self._middle is not None and self._middle[0] is target and self._middle[1].device == u.device and not transforming():
+            return self._middle[1:]
+        focus = self.bent[0].focus(u)
+        if self.stack is not None:
+            focus = self.stack.field(focus.expand(1 if target is None else len(target), *focus.shape[1:]), target)
+        found = focus, _norms(focus)
+        if not transforming():
+            self._middle = target, *found
+        return found
+
+    def _found(self, curved: Curved, solution: Solution, linear: Tensor) -> Found:
+        """A solution of the curved laws with the multipliers of all laws."""
+        conditions = Conditions(self.kernel, curved, solution.multiplier, self._order)
+        multiplier = self._order(linear + solution.linear_multiplier, solution.multiplier, torch.zeros(0), solution.u)
+        joint = solution.jacobian
+        known = joint.blocks if len(self.bent) > 1 and isinstance(joint, Stacked) else [joint]
+        return Found(solution.u, multiplier, max(solution.iterations, 1), conditions, known)
 
     def _back(self, u: Tensor, result: Certified, target: Tensor | None) -> Found:
         """Once more onto the affine set: Newton's steps keep to it, and multipliers balance, up to the round-off of its projector."""
@@ -138,32 +315,43 @@ class System:
         u: Tensor,
         start: Tensor,
         target: Tensor | None,
-        linear: Tensor | None,
+        known: Tensor | None,
         aim: float,
-        tolerance: float,
         max_iterations: int,
-        dtype: torch.dtype,
-    ) -> tuple[Certified, Tensor, Tensor]:
-        """One pass for equalities: linear laws from a start with known multipliers, then curved ones; certified."""
-        kernel = AffineKernel(self.stack)
+        trusting: bool = False,
+    ) -> _Pass:
+        """One pass for equalities: linear laws from a start with known multipliers, then curved ones.
+
+        Trusting, the multipliers of a point where Gauss-Newton steps end, which they do not need, are left for later.
+        """
+        linear: Callable[[], Tensor]
         if self.stack is None:
-            flat, linear = start, u.new_zeros(len(u), 0)
-        elif linear is None:
-            flat, linear = self.stack.nearest(start, target)
+            flat, linear = start, lambda: u.new_zeros(len(u), 0)
+        elif known is None:
+            flat, linear = self.stack.solve(start, target)
         else:
-            flat, linear = self._refined(u, start, linear, target)
+            flat, refined = self._refined(u, start, known, target)
+            linear = lambda: refined  # noqa: E731
         if self.bends is None:
-            conditions = Conditions(kernel, None, u.new_zeros(len(u), 0), self._order)
-            found = Found(flat, self._order(linear, conditions.multiplier, torch.zeros(0), flat), 1, conditions)
-            return self.certify(u, found, tolerance, dtype), flat, linear
-        curved = Curved(kernel, self.bends, self.noisy)
-        solution = curved.solve(flat, self._guess(flat, target), aim, max_iterations)
-        conditions = Conditions(kernel, curved, solution.multiplier, self._order)
-        multiplier = self._order(linear + solution.linear_multiplier, solution.multiplier, torch.zeros(0), solution.u)
-        joint = solution.jacobian
-        known = joint.blocks if len(self.bent) > 1 and isinstance(joint, Stacked) else [joint]
-        found = Found(solution.u, multiplier, max(solution.iterations, 1), conditions, known)
-        return self.certify(u, found, tolerance, dtype), flat, linear
+
+            def found() -> Found:
+                conditions = Conditions(self.kernel, None, u.new_zeros(len(u), 0), self._order)
+                return Found(flat, self._order(linear(), conditions.multiplier, torch.zeros(0), flat), 1, conditions)
+
+            return _Pass(flat, 1, True, flat, linear, found)
+        curved = Curved(self.kernel, self.bends, self.noisy)
+        guess = self._guess(flat, target)
+        if self._many is None:
+            self._many = self.bends.residual(guess).shape[1] > FEW_ROWS
+        near = curved.approach(flat, guess, aim, max_iterations) if self._many else Approach(guess, 0, False)
+        if trusting and near.there and self.kernel.is_mask:
+            return _Pass(
+                near.u, near.iterations, True, flat, linear, lambda: self._found(curved, curved.newton(flat, near.u, aim, 0), linear())
+            )
+        solution = curved.newton(flat, near.u, aim, max_iterations - near.iterations)
+        solution = solution._replace(iterations=solution.iterations + near.iterations)
+        settled = solution.settled and self.kernel.is_mask
+        return _Pass(solution.u, max(solution.iterations, 1), settled, flat, linear, lambda: self._found(curved, solution, linear()))
 
     def _refined(self, u: Tensor, v: Tensor, linear: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
         """One step of iterative refinement of the linear optimality conditions."""
@@ -333,10 +521,19 @@ class System:
         return torch.minimum(lower, upper), upper
 
     def _target(self, u: Tensor) -> Tensor | None:
-        """Targets of all stacked rows, (1, m) or (B, m), None if all are zero."""
-        if not any(bool(leaf.target.any()) for leaf in self.linear):
+        """Targets of all stacked rows, (1, m) or (B, m), None if all are zero; the same tensor as long as the laws hold the same."""
+        own = [leaf.target for leaf in self.linear]
+        if transforming() or any(target.is_inference() for target in own):
+            return self._joined(own, u)
+        key = [(target, target._version, u.dtype, u.device) for target in own]
+        if self._goal is None or any(a[0] is not b[0] or a[1:] != b[1:] for a, b in zip(key, self._goal[0], strict=True)):
+            self._goal = key, self._joined(own, u)
+        return self._goal[1]
+
+    def _joined(self, own: list[Tensor], u: Tensor) -> Tensor | None:
+        if not any(bool(target.any()) for target in own):
             return None
-        rows = [leaf.target.detach().to(u).reshape(-1, leaf.target.shape[-1]) for leaf in self.linear]
+        rows = [target.detach().to(u).reshape(-1, target.shape[-1]) for target in own]
         batch = max(t.shape[0] for t in rows)
         return torch.cat([t.expand(batch, leaf.operator.rows) for t, leaf in zip(rows, self.linear, strict=True)], dim=1)
 
@@ -353,10 +550,7 @@ class System:
         """The closed form of a single curved law, seen from the point of the affine set nearest to the origin."""
         if len(self.bent) != 1:
             return flat
-        origin = torch.zeros_like(flat[:1])
-        if self.stack is not None and target is not None:
-            origin = self.stack.field(origin.expand(len(target), *origin.shape[1:]), target)
-        return self.bent[0].retract(flat, origin)
+        return self.bent[0].retract(flat, self._centre(flat, target)[0])
 
     def certify(self, u: Tensor, found: Found, tolerance: float, dtype: torch.dtype) -> Certified:
         """Evaluate on the result, as rounded to its type, what it claims."""

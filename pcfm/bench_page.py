@@ -27,7 +27,7 @@ QUALITY = ("sliced-wasserstein", "sliced Wasserstein distance")
 """The distance that the Pareto plot shows: positive, and of all marginals."""
 
 PANEL = (
-    "unconstrained", "project-end", "pcfm-published", "pcfm", "pcfm-consistent", "eci", "pdm", "d-flow", "diffusionpde",
+    "unconstrained", "project-end", "pcfm", "pcfm-consistent", "eci", "pdm", "guided", "flower",
 )  # fmt: skip
 """Methods whose fields are shown."""
 
@@ -45,7 +45,8 @@ def tables(plan: Plan, outcome: Outcome) -> list[Table]:
             "Quality",
             f"{plan.count} samples of each method and {seeds}{interval}, against {plan.count} reference solutions: {suite.datum}. MMSE "
             "and SMSE are means over the nodes; table.csv has their sums, the squared norms, too. The first row has as many further "
-            "solutions in place of samples: what is near it cannot be told from the truth.",
+            "solutions in place of samples: what is near it cannot be told from the truth."
+            + (" They are not given the data of the references: samples, which are, should be nearer." if suite.reconstructs else ""),
             rows,
             quality_columns(suite),
         ),

@@ -50,7 +50,7 @@ class Drawn:
         """Each law that was imposed, with its largest violation before and after the last projection, over all batches."""
         certified = [part.laws for part in self.parts if part.laws]
         return [
-            {**rows[0], **{key: max(float(row[key]) for row in rows) for key in ("violation_before", "violation_after")}}
+            {**rows[0], **{key: max(float(row[key]) for row in rows) for key in ("violation_before", "violation_after", "share")}}
             for rows in zip(*certified, strict=True)
         ]
 
@@ -117,19 +117,21 @@ def draw(
     u = torch.full((count, len(flow.channels), *flow.grid.shape), torch.nan, dtype=dtype)
     converged = torch.zeros(count, dtype=torch.bool)
     failed: list[dict[str, Any]] = []
+    causes: dict[int, str] = {}
     parts: list[Samples] = []
     for first in range(0, count, batch):
         last = min(first + batch, count)
         for begin, part in _delivered(piece, first, last, failed):
             end = begin + len(part.u)
             u[begin:end], converged[begin:end] = part.u.cpu(), part.converged.cpu()
+            causes |= {begin + i: cause for i, cause in part.causes.items()}
             parts.append(part)
         if len(failed) == last:
             raise RuntimeError(failed[0]["reason"])
         progress(last)
     lost = ~torch.isfinite(u).flatten(1).all(1)
     known = {item["sample"] for item in failed}
-    failed += [{"sample": i, "reason": "NaN or Inf"} for i in lost.nonzero()[:, 0].tolist() if i not in known]
+    failed += [{"sample": i, "reason": causes.get(i, "NaN or Inf")} for i in lost.nonzero()[:, 0].tolist() if i not in known]
     certified = any(part.certificate for part in parts)
     return Drawn(u, sorted(failed, key=lambda item: item["sample"]), parts, converged & ~lost if certified else None)
 

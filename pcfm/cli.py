@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +22,7 @@ from pcfm.commands.demo import Demo
 from pcfm.commands.generate import Generate
 from pcfm.commands.holonomy import Holonomic
 from pcfm.commands.info import Doctor, List, Report
+from pcfm.commands.likelihood import Likely
 from pcfm.commands.model import Evaluate, Sample, Train
 from pcfm.naming import suggest
 
@@ -33,6 +36,7 @@ COMMANDS: dict[str, type[Common]] = {
     "sample": Sample,
     "project": Project,
     "evaluate": Evaluate,
+    "likelihood": Likely,
     "bench": Benchmark,
     "report": Report,
     "list": List,
@@ -40,7 +44,8 @@ COMMANDS: dict[str, type[Common]] = {
 }
 
 _DESCRIPTION = "Generate fields that obey physical laws, and make given fields obey them."
-_GATHERED = ("--law", "--set", "--thin", "--split", "--words")
+_GATHERED = {"--law": "NAME", "--set": "key=value", "--thin": "AXIS=k", "--split": "NAME=share", "--words": "key=value"}
+"""Flags that take several values, with the form of one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,13 +55,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"unknown command '{arguments[0]}'. {suggest(arguments[0], COMMANDS)}")
     kinds: Any = Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items())]  # noqa: UP007
     try:
-        command: Common = tyro.cli(
-            kinds,
-            prog="pcfm",
-            description=_DESCRIPTION,
-            args=gather(arguments),
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+        gathered, box = gather(arguments), io.StringIO()
+        try:
+            with contextlib.redirect_stderr(box):
+                command: Common = tyro.cli(
+                    kinds,
+                    prog="pcfm",
+                    description=_DESCRIPTION,
+                    args=gathered,
+                    config=(tyro.conf.FlagCreatePairsOff,),
+                )
+        except SystemExit as stopped:
+            if not stopped.code:  # help
+                raise
+            name = arguments[0] if arguments and arguments[0] in COMMANDS else ""
+            return _fail(f"{unboxed(box.getvalue())}. See pcfm {name}{' ' * bool(name)}--help.")
         return command.start()
     except ValueError as error:
         return _fail(" ".join(str(error).split()))
@@ -72,6 +85,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("pcfm: interrupted. Repeat the command with --resume to go on, where it has that flag.", file=sys.stderr)
         return 130
+
+
+def unboxed(box: str) -> str:
+    """What a box of the argument parser says, in one line: neither its frame and title nor its pointers to help.
+
+    Example:
+        >>> unboxed("╭─ Value error ───╮\\n│ Error parsing --n │\\n│ ───────────────── │\\n│ For help, see x   │\\n╰───────────────────╯")
+        'error parsing --n'
+    """
+    _, *lines = [line.strip("│|╭╮╰╯ ") for line in box.splitlines() if line.strip("│|╭╮╰╯ ")] or [""]  # the title is the first
+    rules = [i for i, line in enumerate(lines) if not line.strip("-─")]
+    start = 1 if rules[:1] == [0] else 0  # a title without a frame is underlined
+    stop = next((i for i in rules if i > start), len(lines))
+    text = " ".join(lines[start:stop]) or "the call cannot be understood"
+    text = text.partition(" Arguments are applied to")[0].removesuffix("(required)").strip().rstrip(".")
+    return text[:1].lower() + text[1:]
 
 
 def gather(arguments: list[str]) -> list[str]:
@@ -105,6 +134,8 @@ def gather(arguments: list[str]) -> list[str]:
             i += 1
         if first:
             raise ValueError(f"{flag} expects a value; got none. Give one, or leave the flag out.")
+        if flag != "--law" and "=" not in taken[-1]:
+            raise ValueError(f"{flag} expects {_GATHERED[flag]} for each of its values; got '{taken[-1]}'.")
     return rest + [part for flag, parts in values.items() for part in (flag, *parts)]
 
 

@@ -1,7 +1,6 @@
 r"""Where the error of generated fields comes from: too few steps, or a velocity that is not the right one.
 
-* **Discretisation.** With two steps in place of one of a rule of order p, $x_h - x_1 \approx (x_h - x_{h/2})\,2^p/(2^p - 1)$ for each
-  sample (Richardson). The number of steps for a tolerance follows.
+* **Discretisation.** Halving the steps of a rule tells what they cost (`pcfm.discretisation`).
 * **Regression.** Against a reference velocity: an exact one where it is known; that of held-out data, exact for their empirical
   distribution (`EmpiricalVelocity`, which says of how many fields its averages are); or other members of an ensemble.
 * **Propagation.** To first order an error $v^* - v$ of the velocity on the way makes at the end, along the trajectory,
@@ -15,13 +14,14 @@ r"""Where the error of generated fields comes from: too few steps, or a velocity
 Source:
     Zhou & Liu, An error analysis of flow matching for deep generative modeling, ICML 2025, PMLR 267:78903 (rates in the number of samples,
     no computable number); Benton, Deligiannidis & Doucet, Error bounds for flow matching methods, TMLR 2024 (the bound, with a Lipschitz
-    constant); Hairer, Norsett & Wanner, Solving ordinary differential equations I, II.4 (Richardson) and I.10 (logarithmic norms).
+    constant); Hairer, Norsett & Wanner, Solving ordinary differential equations I, section I.10 (logarithmic norms).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -32,49 +32,13 @@ from pcfm.derivative import along
 from pcfm.path import AffinePath
 from pcfm.velocity import Velocity
 
-Solve = Callable[[Tensor, Tensor], Tensor]
-"""A solver of the flow: noise (B, C, *N) and times to the last state."""
-
-
-class Discretisation(NamedTuple):
-    """What the steps of a solver cost.
-
-    Attributes:
-        error: estimated root mean square error of each sample's values, (B,).
-        steps: of the solver.
-        order: p.
-    """
-
-    error: Tensor
-    steps: int
-    order: int
-
-    def recommended(self, tolerance: float, quantile: float = 0.95) -> int:
-        """Steps with which that quantile of the errors is below a tolerance."""
-        error = float(torch.quantile(self.error.double(), quantile))
-        return max(1, round(self.steps * (error / tolerance) ** (1 / self.order) + 0.5))
-
-
-def discretisation(solve: Solve, x0: Tensor, steps: int, order: int) -> Discretisation:
-    """Richardson's estimate of the error of some equal steps.
-
-    Arguments:
-        solve: the solver, a sampler of `pcfm.samplers.ode`.
-        x0: noise, (B, C, *N).
-        steps: flow steps.
-        order: of the rule.
-    """
-    coarse, fine = (solve(x0, torch.linspace(0, 1, n + 1, dtype=x0.dtype)) for n in (steps, 2 * steps))
-    share = 2**order / (2**order - 1)
-    return Discretisation(share * (coarse - fine).square().flatten(1).mean(1).sqrt(), steps, order)
-
 
 @dataclass(frozen=True)
 class EmpiricalVelocity:
-    r"""The velocity of the flow from white noise to given fields $x^{(1)},\dots,x^{(N)}$, each with equal weight,
+    r"""The velocity of the flow from a Gaussian source of covariance C to given fields $x^{(1)},\dots,x^{(N)}$, each with equal weight,
 
     $$v^*_t(x) = \dot\alpha_t\bar x_1 + \dot\sigma_t\frac{x - \alpha_t\bar x_1}{\sigma_t},\qquad
-    \bar x_1 = \sum_j w_j x^{(j)},\quad w\propto\exp\Big(-\frac{\|x - \alpha_t x^{(j)}\|^2}{2\sigma_t^2}\Big).$$
+    \bar x_1 = \sum_j w_j x^{(j)},\quad w\propto\exp\Big(-\frac{\|C^{-1/2}(x - \alpha_t x^{(j)})\|^2}{2\sigma_t^2}\Big).$$
 
     It is that of the distribution they are drawn from where many of them have weight. Of fields of many values one alone has: then it is
     the velocity of a memory, and differences from it say nothing. `effective` tells.
@@ -82,16 +46,21 @@ class EmpiricalVelocity:
     Attributes:
         data: fields, (N, C, *N).
         path: the path.
+        whiten: $C^{-1/2}$, as `Source.whiten`; of white noise by default.
     """
 
     data: Tensor
     path: AffinePath
+    whiten: Callable[[Tensor], Tensor] = lambda field: field
+
+    @cached_property
+    def _white(self) -> Tensor:
+        return self.whiten(self.data).flatten(1)
 
     def weights(self, x: Tensor, t: Tensor) -> Tensor:
         """w, (B, N)."""
         signal, noise = self.path.schedule(t)[:2]
-        flat = self.data.flatten(1).to(x)
-        square = torch.cdist(x.flatten(1), signal * flat).square()
+        square = torch.cdist(self.whiten(x).flatten(1), signal * self._white.to(x)).square()
         return (-square / (2 * noise.square())).softmax(1)
 
     def effective(self, x: Tensor, t: Tensor) -> Tensor:

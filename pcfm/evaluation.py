@@ -154,9 +154,8 @@ def compare(
     velocity = velocity if len(velocity) == len(grid.space_axes) else ()
     basis = Basis(grid, r, velocity, seed, box=reference.mesh is None)
     rows += _ensemble(names, metrics, fields, u, basis, splits)
-    context = Context(grid, reference.channels, {**reference.roles, **fields.roles}, (*fields.laws, *reference.laws) if laws else ())
     stated = tuple(dict.fromkeys(law for law in (*fields.laws, *reference.laws) if self_contained(law)))
-    pairs = [_built(text, context, len(u), len(r)) for text in laws or stated]
+    pairs = _laws(laws or stated, fields, reference, borrowed=bool(laws))
     rows += [_law(law, own, u, r) for law, own in pairs]
     return rows + _Origin(fields, reference, u, r).rows(names, metrics, [] if not laws else pairs, pairs)
 
@@ -209,7 +208,8 @@ class _Origin:
         self.unit = fields.units[0] if len(set(fields.units)) == 1 else "mixed"
         problem, own = _problem(reference), _problem(fields)
         self.problem = own if problem is None else problem
-        self.ours = _parameters(fields if own is not None and own == self.problem else reference, len(u))
+        known = own is not None and own == self.problem
+        self.ours = _parameters(fields if known else reference, len(u), None if known else _numbers(fields))
         self.theirs = _parameters(fields if problem is None else reference, len(r))
 
     def rows(
@@ -300,14 +300,33 @@ def _problem(fields: Fields) -> Problem | None:
     return problem if problem is not None and problem.grid.shape == fields.grid.shape else None
 
 
-def _parameters(fields: Fields, count: int) -> dict[str, Tensor]:
-    """The parameters of so many samples, cyclically."""
-    return {name: values[torch.arange(count) % len(values)] for name, values in fields.parameters.items()}
+def _parameters(fields: Fields, count: int, numbers: Tensor | None = None) -> dict[str, Tensor]:
+    """The parameters of so many samples, or of those of some numbers, cyclically."""
+    rows = torch.arange(count) if numbers is None else numbers
+    return {name: values[rows % len(values)] for name, values in fields.parameters.items()}
 
 
-def _built(text: str, context: Context, count: int, references: int) -> tuple[Constraint, Constraint]:
-    """A law of the fields, and of the reference."""
-    return build(text, replace(context, count=count)), build(text, replace(context, count=references))
+def _numbers(fields: Fields) -> Tensor | None:
+    """The number of each sample in the run that drew it, where some of them failed and are not among the fields."""
+    numbers = fields.parameters.get("sample")
+    return None if numbers is None else numbers.to(torch.int64)
+
+
+def _laws(texts: tuple[str, ...], fields: Fields, reference: Fields, *, borrowed: bool) -> list[tuple[Constraint, Constraint]]:
+    """Each law of the fields, and of the reference.
+
+    What laws leave open and fields do not say, such as initial data or the parameters of a problem, is that of the reference, field i that
+    of reference i, cyclically: for laws that are asked for. Those that a file states are about its fields alone.
+    """
+    roles = {**reference.roles, **fields.roles}
+    stated = (*fields.laws, *reference.laws) if borrowed else ()
+    context = Context(reference.grid, reference.channels, roles, stated, reference=reference.values if borrowed else None, conserving=True)
+    known, own = _problem(fields) is not None, _problem(reference) is not None
+    ours = replace(context, count=len(fields), origin=fields if known else reference, mesh=fields.mesh)
+    ours = replace(ours, numbers=None if known else _numbers(fields))
+    theirs = replace(context, count=len(reference), origin=reference if own or not known else fields, mesh=reference.mesh)
+    pairs = (zip(build(text, ours).leaves(), build(text, theirs).leaves(), strict=True) for text in texts)
+    return [pair for both in pairs for pair in both]
 
 
 def _law(law: Constraint, own: Constraint, u: Tensor, r: Tensor) -> dict[str, Any]:

@@ -18,11 +18,23 @@ import torch
 from torch import Tensor, nn
 
 from constraints import Grid, Units
+from pcfm.coupling import (
+    CONDITIONED,
+    Coupling,
+    EntropicTransport,
+    Independent,
+    OptimalTransport,
+    Pairs,
+    Rectified,
+    SchroedingerBridge,
+    UnbalancedTransport,
+)
 from pcfm.flow import Flow, describe, grid_from, initial_channels, load_weights, read_description, save_description, save_weights
+from pcfm.methods import SOLVERS, solver_on
 from pcfm.naming import lookup, suggest
 from pcfm.networks import FourierOperator, PatchTransformer, Perceptron
-from pcfm.path import AffinePath, Path
-from pcfm.schedule import Cosine, Linear, Schedule
+from pcfm.path import AffinePath, BridgePath, Path
+from pcfm.schedule import Cosine, Linear, LinearSignal, Polynomial, Schedule, VarianceExploding, VariancePreserving
 from pcfm.source import SmoothNoise, Source, WhiteNoise
 from pcfm.training import BLOCK, Data, Trainer, TrainingSettings, held_out
 from pcfm.velocity import NetworkVelocity
@@ -34,7 +46,41 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "perceptron": Perceptron,
 }
 SOURCES: dict[str, type[Source]] = {"white": WhiteNoise, "smooth": SmoothNoise}
-SCHEDULES: dict[str, type[Schedule]] = {"linear": Linear, "cosine": Cosine}
+SCHEDULES: dict[str, type[Schedule]] = {
+    "linear": Linear,
+    "cosine": Cosine,
+    "polynomial": Polynomial,
+    "variance-preserving": VariancePreserving,
+    "variance-exploding": VarianceExploding,
+    "linear-signal": LinearSignal,
+}
+
+
+@dataclass(frozen=True)
+class ModelPairs:
+    """Pairs that a model makes once, before training: noise, and where the model takes it.
+
+    Attributes:
+        model: the model, a run folder or the name of a shipped one.
+        count: of pairs.
+        steps: of its solver.
+        solver: its solver.
+    """
+
+    model: str = ""
+    count: int = 1024
+    steps: int = 50
+    solver: str = "heun"
+
+
+COUPLINGS: dict[str, type] = {
+    "independent": Independent,
+    "optimal-transport": OptimalTransport,
+    "entropic": EntropicTransport,
+    "unbalanced": UnbalancedTransport,
+    "schroedinger-bridge": SchroedingerBridge,
+    "rectified": ModelPairs,
+}
 CONDITIONS = ("none", "initial")
 MODELS = FilePath(__file__).parent / "models"
 
@@ -46,7 +92,8 @@ class Experiment:
     Attributes:
         network: `kind` and the arguments of its constructor; or `target`, `kwargs` and `call` for a class of another package.
         source: `kind` and the arguments of its constructor.
-        path: `schedule`.
+        path: `schedule` and the arguments of its constructor.
+        coupling: `kind` and the arguments of its constructor.
         condition: what the network is given besides the state, "none" or "initial".
         training: how to fit.
     """
@@ -54,6 +101,7 @@ class Experiment:
     network: dict[str, Any] = field(default_factory=lambda: {"kind": "fourier-operator"})
     source: dict[str, Any] = field(default_factory=lambda: {"kind": "smooth"})
     path: dict[str, Any] = field(default_factory=lambda: {"schedule": "linear"})
+    coupling: dict[str, Any] = field(default_factory=lambda: {"kind": "independent"})
     condition: str = "none"
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
@@ -117,7 +165,7 @@ def literal(text: str) -> Any:
 def _experiment(tables: Mapping[str, Any]) -> Experiment:
     default = Experiment()
     _known(tables, [f.name for f in fields(Experiment)], "configuration")
-    for name in ("network", "source", "path", "training"):
+    for name in ("network", "source", "path", "coupling", "training"):
         if not isinstance(tables.get(name, {}), Mapping):
             raise ValueError(f"configuration expects keys in '{name}', such as [{name}] KEY = VALUE; got {tables[name]!r}.")
     training = tables.get("training", {})
@@ -128,6 +176,7 @@ def _experiment(tables: Mapping[str, Any]) -> Experiment:
         network={**({} if "target" in tables.get("network", {}) else default.network), **tables.get("network", {})},
         source={**default.source, **tables.get("source", {})},
         path={**default.path, **tables.get("path", {})},
+        coupling={**default.coupling, **tables.get("coupling", {})},
         condition=tables.get("condition", default.condition),
         training=replace(default.training, **training),
     )
@@ -136,11 +185,28 @@ def _experiment(tables: Mapping[str, Any]) -> Experiment:
     if "target" in experiment.network:
         _known(experiment.network, ["target", "kwargs", "call", "time_scale"], "configuration table 'network'")
     else:
-        _check_options("network", experiment.network, NETWORKS, skip=("self", "grid", "channels", "condition"))
+        _check_options("network", experiment.network, NETWORKS, skip=("self", "grid", "channels", "condition", "times"))
     _check_options("source", experiment.source, SOURCES, skip=("self", "grid", "channels"))
-    _known(experiment.path, ["schedule"], "configuration table 'path'")
-    lookup("schedule", experiment.path["schedule"], SCHEDULES)
+    _check_options("path", experiment.path, SCHEDULES, skip=("self",), key="schedule")
+    _check_options("coupling", experiment.coupling, COUPLINGS, skip=("self",))
+    _check_coupling(experiment)
+    build_path(experiment.path, experiment.coupling)
     return experiment
+
+
+def _check_coupling(experiment: Experiment) -> None:
+    """Refuse couplings that are not whole, or that the condition or the path does not allow."""
+    table = experiment.coupling
+    if table["kind"] == "rectified":
+        lookup("solver", table.get("solver", ModelPairs.solver), SOLVERS)
+        if not table.get("model"):
+            raise ValueError("coupling 'rectified' expects a model to take pairs from: coupling.model=RUN.")
+        return
+    coupling = COUPLINGS[table["kind"]](**_options(table, "kind"))
+    if experiment.condition != "none" and getattr(coupling, "conditioned", "") == CONDITIONED[0]:
+        coupling(torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1, 1), torch.Generator())
+    if isinstance(coupling, SchroedingerBridge) and experiment.path != {"schedule": "linear"}:
+        raise ValueError(f"a Schrödinger bridge goes along straight lines; it expects path.schedule=linear, got {experiment.path}.")
 
 
 def _known(table: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
@@ -150,27 +216,29 @@ def _known(table: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
 
 
 def _like(key: str, value: Any, default: Any) -> None:
-    """Check that a value is of the kind of a default: a whole number, a number, or a text."""
-    kind, words = type(default), {int: "a whole number", float: "a number", str: "a text"}
-    if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
+    """Check that a value is of the kind of a default: true or false, a whole number, a number, or a text."""
+    kind, words = type(default), {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    if not isinstance(value, (int, float) if kind is float else kind) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"configuration key '{key}' expects {words[kind]} like {default!r}; got {value!r}.")
 
 
-def _check_options(name: str, table: Mapping[str, Any], kinds: Mapping[str, Callable[..., Any]], skip: tuple[str, ...]) -> None:
-    kind = lookup(name, table["kind"], kinds)
-    known = {key: parameter for key, parameter in inspect.signature(kind.__init__).parameters.items() if key not in skip}
-    options = {k: v for k, v in table.items() if k != "kind"}
-    _known(options, list(known), f"configuration table '{name}' of kind '{table['kind']}'")
-    for key, value in options.items():
-        several = isinstance(value, (list, tuple)) and "tuple" in str(known[key].annotation)
+def _check_options(
+    name: str, table: Mapping[str, Any], kinds: Mapping[str, Callable[..., Any]], skip: tuple[str, ...], key: str = "kind"
+) -> None:
+    kind = lookup(name if key == "kind" else key, table[key], kinds)
+    known = {option: parameter for option, parameter in inspect.signature(kind.__init__).parameters.items() if option not in skip}
+    options = {k: v for k, v in table.items() if k != key}
+    _known(options, [key, *known], f"configuration table '{name}' of {key} '{table[key]}'")
+    for option, value in options.items():
+        several = isinstance(value, (list, tuple)) and "tuple" in str(known[option].annotation)
         for single in value if several else [value]:
-            _like(f"{name}.{key}", single, known[key].default)
-            if isinstance(known[key].default, int) and single < 1:
-                raise ValueError(f"configuration key '{name}.{key}' expects at least 1; got {single}.")
+            _like(f"{name}.{option}", single, known[option].default)
+            if type(known[option].default) is int and single < 1:
+                raise ValueError(f"configuration key '{name}.{option}' expects at least 1; got {single}.")
 
 
-def _options(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items() if key != "kind"}
+def _options(table: Mapping[str, Any], key: str = "kind") -> dict[str, Any]:
+    return {option: tuple(value) if isinstance(value, list) else value for option, value in table.items() if option != key}
 
 
 def build_network(table: Mapping[str, Any], grid: Grid, channels: int, condition: str, seed: int) -> nn.Module:
@@ -201,9 +269,53 @@ def build_source(table: Mapping[str, Any], grid: Grid, channels: int) -> Source:
     return SOURCES[table["kind"]](grid, channels, **_options(table))
 
 
-def build_path(table: Mapping[str, Any]) -> Path:
-    """The path of a configuration."""
-    return AffinePath(SCHEDULES[table["schedule"]]())
+def build_path(table: Mapping[str, Any], coupling: Mapping[str, Any]) -> Path:
+    """The path of a configuration: Brownian bridges under a coupling of that name, affine otherwise."""
+    if coupling["kind"] == "schroedinger-bridge":
+        return BridgePath(coupling.get("noise", SchroedingerBridge.noise))
+    return AffinePath(SCHEDULES[table["schedule"]](**_options(table, "schedule")))
+
+
+def build_coupling(
+    table: Mapping[str, Any],
+    units: Units,
+    source: Source,
+    conditions: Callable[[int], Tensor | None] = lambda count: None,
+    device: torch.device | None = None,
+) -> Coupling:
+    """The coupling of a configuration.
+
+    Arguments:
+        table: the configuration.
+        units: of the run, into which fields of a model are put.
+        source: of the run, which a model that makes pairs must have too.
+        conditions: so many conditions of the network.
+        device: where a model makes its pairs.
+
+    Raises:
+        ValueError: a model on other fields, from other noise, or with another condition.
+    """
+    if table["kind"] != "rectified":
+        coupling: Coupling = COUPLINGS[table["kind"]](**_options(table))
+        return coupling
+    settings = ModelPairs(**_options(table))
+    teacher, start = load(settings.model, device or "cpu"), torch.Generator().manual_seed(0)
+    if teacher.grid != source.grid or len(teacher.channels) != source.channels:
+        raise ValueError(f"coupling.model expects a model of {source.channels} channels on {source.grid}; '{settings.model}' is not.")
+    probe = torch.randn(1, source.channels, *source.grid.shape, generator=start)
+    if not torch.allclose(teacher.source.colour(probe), source.colour(probe), atol=1e-5):
+        raise ValueError(f"coupling.model expects a model with the source of this run; '{settings.model}' has another.")
+    made, condition = [], conditions(settings.count)
+    times = torch.linspace(0, 1, settings.steps + 1)
+    x0 = source.colour(torch.randn(settings.count, *probe.shape[1:], generator=start))
+    for first in range(0, settings.count, 64):
+        here = slice(first, first + 64)
+        given = None if condition is None else condition[here]
+        rule = solver_on(settings.solver, teacher.path)(teacher.velocity(given))
+        with torch.no_grad():
+            x1 = rule(teacher.path.start(x0[here]), times)
+        made.append(units.normalise(teacher.units.physical(x1)).to(x0))
+    return Rectified(Pairs(x0, torch.cat(made), condition))
 
 
 def fit(
@@ -244,7 +356,7 @@ def fit(
     network = build_network(experiment.network, data.grid, len(data.channels), experiment.condition, settings.seed)
     if start is not None:
         _begin_with(network, start.network)
-    path, source = build_path(experiment.path), build_source(experiment.source, data.grid, len(data.channels))
+    path, source = build_path(experiment.path, experiment.coupling), build_source(experiment.source, data.grid, len(data.channels))
     flow = Flow(
         network,
         path,
@@ -258,10 +370,17 @@ def fit(
         condition=experiment.condition,
         call=experiment.network.get("call", "x,t") if "target" in experiment.network else "x,t,condition",
         time_scale=experiment.network.get("time_scale", 1.0) if "target" in experiment.network else 1.0,
+        independent=_independent(experiment.coupling),
         card=dict(card or {}),
     )
     velocity = NetworkVelocity(network, flow.call, time_scale=flow.time_scale)
-    trainer = Trainer(velocity, path, source, Data(data.u, settings.validation, prepare), settings, folder, device or torch.device("cpu"))
+    where, fields_ = device or torch.device("cpu"), Data(data.u, settings.validation, prepare)
+
+    def conditions(count: int) -> Tensor | None:
+        return prepare(data.u[torch.arange(count) % fields_.count])[1]
+
+    coupling = build_coupling(experiment.coupling, units, source, conditions, where)
+    trainer = Trainer(velocity, path, source, fields_, settings, folder, where, coupling)
     if resume and (folder / "state.pt").exists():
         trainer.restore()
     trainer.run(progress)
@@ -294,6 +413,11 @@ def measured_units(data: Fields) -> Units:
     return Units.of_moments(mean, variance, data.units)
 
 
+def _independent(coupling: Mapping[str, Any]) -> bool:
+    """Whether noise and data of a coupling are independent."""
+    return bool(getattr(COUPLINGS[coupling["kind"]], "independent", False))
+
+
 def _begin_with(network: nn.Module, other: nn.Module) -> None:
     """Copy the weights of a network of the same architecture.
 
@@ -318,28 +442,56 @@ def shipped() -> dict[str, FilePath]:
     return {file.parent.name: file.parent for file in sorted(MODELS.glob("*/model.json"))}
 
 
-def load(name: str | FilePath, device: torch.device | str = "cpu") -> Flow:
-    """A shipped model by name, or that of a run folder.
+def on_points(grid: Grid, points: Mapping[str, int]) -> Grid:
+    """A grid with other numbers of points on some periodic axes.
 
     Raises:
-        ValueError: no such model or folder, or damaged files.
+        ValueError: an axis that there is not, that is bounded, or of less than two points.
+    """
+    for name, count in points.items():
+        axis = lookup("axis", name, {axis.name: axis for axis in grid.axes})
+        if not (axis.periodic and axis.uniform):
+            raise ValueError(f"another resolution expects a periodic axis of equal steps; '{name}' is none.")
+        if count < 2:
+            raise ValueError(f"another resolution expects at least 2 points on axis '{name}'; got {count}.")
+    return Grid(*(replace(axis, points=points.get(axis.name, axis.points)) for axis in grid.axes))
+
+
+def load(name: str | FilePath, device: torch.device | str = "cpu", points: Mapping[str, int] | None = None) -> Flow:
+    """A shipped model by name, or that of a run folder.
+
+    Arguments:
+        name: of the model, or its folder.
+        device: where it runs.
+        points: other numbers of points on periodic axes than it was trained on. Sample i of a seed is then drawn from the same function
+            of noise as on its own grid, with finer modes besides.
+
+    Raises:
+        ValueError: no such model or folder, damaged files, or a network that belongs to its own grid.
     """
     folder = shipped().get(str(name), FilePath(name))
     if not folder.is_dir():
         raise ValueError(f"no model '{name}': neither a run folder nor a shipped model. {suggest(str(name), shipped())}")
     description = read_description(folder / "model.json")
-    grid = grid_from(description)
+    own = grid_from(description)
+    grid = on_points(own, points or {})
     channels = len(description["channels"])
     try:
-        _experiment({key: description[key] for key in ("network", "source", "path", "condition")})
+        coupling = description.get("coupling", {"kind": "independent"})
+        _experiment({**{key: description[key] for key in ("network", "source", "path", "condition")}, "coupling": coupling})
     except ValueError as error:
         raise ValueError(f"{folder / 'model.json'}: {error}") from error
     network = build_network(description["network"], grid, channels, description["condition"], seed=0)
+    if grid.shape != own.shape and not _resolves(network, own, grid):
+        raise ValueError(
+            f"model '{name}' belongs to its grid {own.shape}: other numbers of points expect a network of kind 'fourier-operator' whose "
+            "modes are at most half of the points of either grid."
+        )
     load_weights(folder / "weights.safetensors", network)
     return Flow(
         network.to(device).eval(),
-        build_path(description["path"]),
-        build_source(description["source"], grid, channels),
+        build_path(description["path"], coupling),
+        build_source(description["source"], own, channels).on(grid),
         Units(*(torch.tensor(description["units"][key], dtype=torch.float64) for key in ("shift", "scale"))),
         grid,
         tuple(description["channels"]),
@@ -349,8 +501,15 @@ def load(name: str | FilePath, device: torch.device | str = "cpu") -> Flow:
         condition=description["condition"],
         call=description["call"],
         time_scale=description["time_scale"],
+        independent=_independent(coupling),
         card=description["card"],
     )
+
+
+def _resolves(network: nn.Module, own: Grid, grid: Grid) -> bool:
+    """Whether the weights of a network mean the same on another grid."""
+    changed = [min(a, b) for a, b in zip(own.shape, grid.shape, strict=True) if a != b]
+    return isinstance(network, FourierOperator) and network.modes <= min(changed) // 2
 
 
 def wrap(

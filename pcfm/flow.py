@@ -53,6 +53,7 @@ class Flow:
         condition: what the network is given besides the state: "none", or "initial" for the fields at the first time.
         call: how the network takes its input.
         time_scale: factor on flow time before the network sees it.
+        independent: whether it was trained on noise that is independent of the data, so that scores follow from velocities.
         card: data, training, licence: plain values.
     """
 
@@ -68,6 +69,7 @@ class Flow:
     condition: str = "none"
     call: str = "x,t,condition"
     time_scale: float = 1.0
+    independent: bool = True
     card: dict[str, Any] = field(default_factory=dict)
 
     def velocity(self, condition: Tensor | None = None) -> NetworkVelocity:

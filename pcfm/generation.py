@@ -6,16 +6,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from constraints import Constraint, rescaled
+from constraints import Constraint, project, rescaled
 from constraints.projection import TOLERANCE
 from pcfm.flow import Flow
-from pcfm.methods import METHODS, SOLVERS, Setting, build, parse
-from pcfm.naming import lookup
+from pcfm.guard import Guard, size
+from pcfm.methods import METHODS, Setting, build, parse, solver_on, time_grid
 from pcfm.path import broadcast
+from pcfm.samplers import Sampler
 from pcfm.velocity import GuardedVelocity
 
 
@@ -31,10 +33,13 @@ class Samples:
         laws: name, unit and largest violation of each law, and the tolerance it was held to.
         network_calls: evaluations of the network, each of one batch.
         backward_calls: reverse passes of the network, each of one batch.
+        noise_draws: draws of fresh noise on the way from noise to fields, each of one batch.
         projections: projections, each of one batch.
         multiplier_solves: solves for multipliers within them, each of one batch.
         seconds: wall time.
-        failed: samples at which the network gave NaN or Inf, (N,); their fields are NaN, the others are what they would be without them.
+        failed: samples at which the network gave NaN or Inf, or that left the range of data (`pcfm.guard`), (N,); their fields are NaN,
+            the others are what they would be without them.
+        causes: why each of those failed, by its number.
     """
 
     u: Tensor
@@ -42,10 +47,12 @@ class Samples:
     laws: list[dict[str, float | str]] = field(default_factory=list)
     network_calls: int = 0
     backward_calls: int = 0
+    noise_draws: int = 0
     projections: int = 0
     multiplier_solves: int = 0
     seconds: float = 0.0
     failed: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    causes: dict[int, str] = field(default_factory=dict)
 
     @property
     def converged(self) -> Tensor:
@@ -54,15 +61,21 @@ class Samples:
 
 
 def certify(law: Constraint, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Largest absolute residual (N, laws), the tolerance in the same unit (N, laws), and whether all hold (N,), of physical fields."""
+    """Of physical fields: the largest absolute residual (N, laws), what it is allowed to be (N, laws), and whether all laws hold (N,).
+
+    Each row has a tolerance of its own: the one given is that of the largest residual, or, where a law does not hold, that of the row which
+    exceeds its own most.
+    """
     violations, tolerances, held = [], [], []
     exact = u.to(torch.float64)  # what is judged is the field, not the rounding of its judgement
     for leaf in law.leaves():
         residual, scale = leaf.measure(exact)
         allowed = TOLERANCE[u.dtype] * scale.expand_as(residual)
         broken = leaf.excess(residual)
+        shares = _shares(broken, allowed)
+        row = torch.where(shares.amax(1) > 1, shares.argmax(1), broken.argmax(1))
         violations.append(broken.amax(1))
-        tolerances.append(allowed.amin(1))
+        tolerances.append(allowed.gather(1, row[:, None])[:, 0])
         if leaf.variance is None:  # what is observed with noise need not be met
             held.append((broken <= allowed).all(1))
     every = torch.ones(len(u), dtype=torch.bool, device=u.device)
@@ -70,13 +83,28 @@ def certify(law: Constraint, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def law_rows(law: Constraint, certificate: Mapping[str, Tensor], tolerances: Tensor) -> list[dict[str, float | str]]:
-    """Each law with its largest violation before and after the last projection, and the smallest tolerance it was held to."""
-    before, after = certificate["violation_before"].amax(0).tolist(), certificate["violation"].amax(0).tolist()
-    allowed = tolerances.amin(0).tolist()
+    """Each law with its largest violation before and after the last projection, the tolerance of the sample that has the latter, and the
+    largest share that a violation is of the tolerance of its own sample: a law holds up to 1."""
+    violation = certificate["violation"]
+    before, after = certificate["violation_before"].amax(0).tolist(), violation.amax(0).tolist()
+    allowed = tolerances.gather(0, violation.argmax(0)[None])[0].tolist()
+    shares = _shares(violation, tolerances).amax(0).tolist()
     return [
-        {"name": leaf.name, "unit": leaf.unit, "violation_before": before[i], "violation_after": after[i], "tolerance": allowed[i]}
+        {
+            "name": leaf.name,
+            "unit": leaf.unit,
+            "violation_before": before[i],
+            "violation_after": after[i],
+            "tolerance": allowed[i],
+            "share": shares[i],
+        }
         for i, leaf in enumerate(law.leaves())
     ]
+
+
+def _shares(violation: Tensor, tolerance: Tensor) -> Tensor:
+    """What violations are of their tolerances; none is none, of whatever."""
+    return torch.where(violation == 0, 0.0, violation / tolerance)
 
 
 @torch.no_grad()
@@ -88,12 +116,14 @@ def sample(
     method: str | None = None,
     steps: int = 50,
     solver: str = "euler",
+    spacing: str = "uniform",
     seed: int = 0,
     start: int = 0,
     condition: Tensor | None = None,
     batch: int = 32,
     dtype: torch.dtype = torch.float64,
     progress: Callable[[int], None] = lambda done: None,
+    within: Callable[[float], None] = lambda share: None,
 ) -> Samples:
     """Draw samples.
 
@@ -107,16 +137,19 @@ def sample(
         method: one of `METHODS`, with options as NAME:key=value,key=value; "pcfm-consistent" with a law and "unconstrained" without
             by default.
         steps: flow steps.
-        solver: one of `SOLVERS`, for methods that integrate the flow itself.
+        solver: one of `pcfm.methods.SOLVERS`, for methods that integrate the flow itself.
+        spacing: of the flow times of the steps, one of `pcfm.samplers.times.TIMES`, with options as NAME:key=value,key=value.
         seed: of the noise.
         start: index of the first sample.
         condition: the network's condition for each sample, (count, Cc, *N).
         batch: samples at a time.
         dtype: float32 or float64.
         progress: called with the number of samples done after each batch.
+        within: called with the share of a batch that is done, after each step of a trajectory or of a search.
 
     Raises:
-        ValueError: an unknown method or solver, a law without a method for it or the reverse, or a law that does not fit the fields.
+        ValueError: an unknown method or solver, one that would change nothing, a law without a method for it or the reverse, or a law
+            that does not fit the fields.
     """
     method = method or ("unconstrained" if law is None else "pcfm-consistent")
     chosen = METHODS[parse(method)[0]]
@@ -131,8 +164,8 @@ def sample(
     for leaf in [] if law is None else law.leaves():
         if leaf.samples not in (1, count):
             raise ValueError(f"law '{leaf.name}' has targets for {leaf.samples} samples; {count} are asked for.")
-    base = lookup("solver", solver, SOLVERS)
-    times = torch.linspace(0, 1, steps + 1, dtype=dtype)
+    base = solver_on(solver, flow.path)
+    times = time_grid(spacing, steps, dtype)
     result = Samples(torch.empty(0))
     parts: list[Tensor] = []
     rows: list[dict[str, Tensor]] = []
@@ -143,15 +176,29 @@ def sample(
         here = slice(first, min(first + batch, count))
         streams = [_generator(seed, start + i) for i in range(here.start, here.stop)]
         x0 = flow.source.sample(streams, dtype)
-        velocity = GuardedVelocity(flow.velocity(None if condition is None else condition[here]), here.stop - here.start)
+        given = None if condition is None else condition[here]
+        network, alone = flow.velocity(given), base(flow.velocity(given))
         local = None if law is None else law.take(here)
         normalised = None if local is None else rescaled(local, flow.units)
-        noise, white = partial(flow.source.sample, streams, dtype), partial(_normals, streams, dtype)
+        guard = Guard(x0, flow.path, steps, partial(_reach, flow, alone, normalised, x0, times), within)
+        velocity = GuardedVelocity(network, guard)
+        noise, white = Counted(partial(flow.source.sample, streams, dtype)), Counted(partial(_normals, streams, dtype))
         sampler = build(method, Setting(base(velocity), velocity, flow.path, normalised, noise, flow.source, white))
-        x, before, projection = sampler.sample(x0, times)
+        if sampler.scores() and not flow.independent:
+            raise ValueError(
+                f"method '{method}' takes scores from velocities, and expects a model trained on noise independent of the data; the "
+                "coupling of this one makes them depend on each other. Use a method that integrates the flow, or coupling.kind=independent."
+            )
+        if solver != "euler" and "solver" in (idle := sampler.idle()):
+            raise ValueError(f"solver '{solver}' changes nothing in method '{method}': {idle['solver']}. Leave it out.")
+        x, before, projection = sampler.sample(x0, times, guard)
+        for end in (x,) if before is None else (before, x):
+            guard.judge(end, f"step {steps} of {steps}")
         u = flow.units.physical(x)
-        failed = (velocity.failed | ~torch.isfinite(u).flatten(1).all(1).cpu()).to(u.device)
-        lost.append(failed.cpu())
+        failed = guard.failed.to(u.device)
+        result.causes |= {first + i: cause for i, cause in guard.causes.items()}
+        lost.append(guard.failed)
+        result.noise_draws += noise.calls + white.calls
         result.network_calls += velocity.calls
         result.backward_calls += velocity.backward_calls
         if local is not None and before is not None and projection is not None:
@@ -181,6 +228,30 @@ def sample(
             sound = {key: rows[~result.failed] for key, rows in result.certificate.items()}
             result.laws = law_rows(law, sound, torch.cat(tolerances)[~result.failed])
     return result
+
+
+def _reach(flow: Flow, alone: Sampler, law: Constraint | None, x0: Tensor, times: Tensor) -> Tensor:
+    """How large fields may be beside their noise, root mean square of each, (B,): what the law asks for, and where units do not say how
+    large data are, what the flow alone makes."""
+    reach = torch.zeros(len(x0), dtype=x0.dtype, device=x0.device)
+    if law is not None:
+        asked = project(law, x0)
+        reach = torch.where(asked.converged, size(asked.u), reach)
+    if not (flow.units.shift.any() or (flow.units.scale != 1).any()):
+        free = size(alone(flow.path.start(x0), times))
+        reach = torch.maximum(reach, torch.where(torch.isfinite(free), free, 0.0))
+    return reach
+
+
+class Counted:
+    """A function with a count of its calls."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function, self.calls = function, 0
+
+    def __call__(self, *arguments: Any) -> Tensor:
+        self.calls += 1
+        return self.function(*arguments)
 
 
 def _normals(streams: Sequence[torch.Generator], dtype: torch.dtype, shape: Sequence[int]) -> Tensor:

@@ -5,7 +5,8 @@ What a law does not say is taken from what is known of the fields (channel roles
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from constraints import (
+    Balance,
     Bounds,
     Constraint,
     CurlFree,
@@ -22,6 +24,7 @@ from constraints import (
     EnergyBound,
     EnergyDecay,
     Enstrophy,
+    EntropyDecay,
     FinalCondition,
     Grid,
     InitialCondition,
@@ -37,10 +40,13 @@ from constraints import (
     maximum_principle,
     no_penetration,
     no_slip,
+    positivity,
 )
 from constraints.divergence import SCHEMES
+from constraints.inequality import Box
 from pcfm.naming import lookup, suggest
-from pde_datasets import Fields, problem_of
+from pde_datasets import Fields, Problem, problem_of
+from pde_datasets.mesh import Equation, Mesh
 
 Options = dict[str, str]
 
@@ -56,9 +62,11 @@ class Context:
         stated: laws their source states.
         reference: reference fields, (N, C, *N), or None.
         count: number of fields the law is for: with reference data, field i gets the values of reference i, cyclically.
-        start: index of the first of them.
+        numbers: which reference each field takes instead, (count,).
         origin: fields that know the embedded problem that made them: the fields themselves, or the reference; field i is under the laws
             of the parameters of number i, cyclically.
+        mesh: the mesh the fields live on.
+        conserving: whether an integral that is given no value is conserved in time, where there is time, even beside reference data.
     """
 
     grid: Grid
@@ -67,14 +75,20 @@ class Context:
     stated: tuple[str, ...] = ()
     reference: Tensor | None = None
     count: int = 1
-    start: int = 0
+    numbers: Tensor | None = None
     origin: Fields | None = None
+    mesh: Mesh | None = None
+    conserving: bool = False
+
+    def rows(self, length: int) -> Tensor:
+        """Which of so many references each field takes, (count,)."""
+        return (torch.arange(self.count) if self.numbers is None else self.numbers) % length
 
     def references(self) -> Tensor | None:
         """The reference of each field, float64."""
         if self.reference is None:
             return None
-        return self.reference[(self.start + torch.arange(self.count)) % len(self.reference)].to(torch.float64)
+        return self.reference[self.rows(len(self.reference))].to(torch.float64)
 
 
 @dataclass(frozen=True)
@@ -132,7 +146,7 @@ def _number(options: Options, key: str) -> float | None:
 def _valued(context: Context, options: Options, law: str, make: Callable[[float | Tensor | None], Constraint], rows: int) -> Constraint:
     """A law with its value: said, measured on the reference, or left out where it can be conserved."""
     value = _number(options, "value")
-    reference = context.references()
+    reference = None if context.conserving and context.grid.has_time and law != "energy-bound" else context.references()
     if value is not None:
         return make(value)
     if reference is not None:
@@ -168,11 +182,34 @@ def _vector(kind: type[Momentum] | type[Energy], law: str) -> Callable[[Context,
     return builder
 
 
+def _on_a_box(context: Context, law: str) -> None:
+    """Refuse fields that no differences along axes can be taken of."""
+    if context.mesh is not None:
+        known = f" What is known there: {', '.join(f'balance:equation={name}' for name in context.mesh.equations) or 'no equation'}."
+        raise ValueError(
+            f"law '{law}' expects fields on a box of points, whose differences are taken along its axes; these are values at "
+            f"{context.grid.axes[-1].points} {context.mesh.location}s of a mesh.{known}"
+        )
+
+
+def _scheme(context: Context, options: Options, law: str) -> str:
+    """The name of a scheme that fits the grid."""
+    scheme = options.get("scheme", "spectral")
+    lookup("scheme", scheme, SCHEMES)
+    bounded = [axis.name for axis in context.grid.space_axes if not axis.periodic]
+    if scheme == "spectral" and bounded:
+        raise ValueError(
+            f"law '{law}' expects periodic axes under scheme=spectral; '{bounded[0]}' is bounded. Say "
+            f"{law}:scheme=central, for differences that are one-sided at its ends."
+        )
+    return scheme
+
+
 def _free_of(kind: type[DivergenceFree] | type[CurlFree], law: str) -> Callable[[Context, Options], Constraint]:
     def builder(context: Context, options: Options) -> Constraint:
+        _on_a_box(context, law)
         components = _channels(context, options, "velocity", len(context.grid.space_axes), law)
-        scheme = options.get("scheme", "spectral")
-        lookup("scheme", scheme, SCHEMES)
+        scheme = _scheme(context, options, law) if len(components) > 1 else "central"
         return kind(context.grid, scheme, components=components, channels=len(context.channels))
 
     return builder
@@ -180,11 +217,12 @@ def _free_of(kind: type[DivergenceFree] | type[CurlFree], law: str) -> Callable[
 
 def _enstrophy(context: Context, options: Options) -> Constraint:
     """Of the velocity, whose channels come first."""
+    _on_a_box(context, "enstrophy")
     space = len(context.grid.space_axes)
     components = _channels(context, options, "velocity", space, "enstrophy")
     if components != tuple(range(space)):
         raise ValueError("law 'enstrophy' expects the velocity in the first channels, in the order of the space axes.")
-    scheme = lookup("scheme", options.get("scheme", "spectral"), SCHEMES)()
+    scheme = SCHEMES[_scheme(context, options, "enstrophy")]()
     times = context.grid.axes[0].points if context.grid.has_time else 1
 
     def make(value: float | Tensor | None) -> Constraint:
@@ -197,11 +235,23 @@ def _bounds(context: Context, options: Options) -> Constraint:
     lower, upper = _number(options, "lower"), _number(options, "upper")
     if lower is None and upper is None:
         raise ValueError("law 'bounds' needs lower or upper: say bounds:lower=0, bounds:upper=1 or both.")
-    return Bounds(lower, upper, components=_channels(context, options, "", None, "bounds"))
+    components = _channels(context, options, "", None, "bounds")
+    if lower is not None and upper is not None and lower > upper:
+        raise ValueError(f"law 'bounds' expects a lower bound that does not exceed the upper one; got {lower:g} and {upper:g}.")
+    law = Bounds(lower, upper, components=components)
+    law.name = f"{'' if lower is None else f'{lower:g} <= '}{_said(context, components)}{'' if upper is None else f' <= {upper:g}'}"
+    return law
+
+
+def _said(context: Context, components: tuple[int, ...]) -> str:
+    return ", ".join(context.channels[c] for c in components)
 
 
 def _positivity(context: Context, options: Options) -> Constraint:
-    return Bounds(0.0, components=_channels(context, options, "density", None, "positivity"))
+    components = _channels(context, options, "density", None, "positivity")
+    law = positivity(components=components)
+    law.name = f"{_said(context, components)} >= 0"
+    return law
 
 
 def _maximum_principle(context: Context, options: Options) -> Constraint:
@@ -231,6 +281,81 @@ def _energy_bound(context: Context, options: Options) -> Constraint:
         return EnergyBound(context.grid, value, components=components, channels=len(context.channels), mean=_flag(options, "mean"))
 
     return _valued(context, options, "energy-bound", make, times)
+
+
+def _entropy_decay(context: Context, options: Options) -> Constraint:
+    r"""Of $\eta(u) = \sum_c|u_c|^p/p$, convex for p of 1 and more, twice differentiable from 2 on."""
+    channels = list(_channels(context, options, "", None, "entropy-decay"))
+    power = _number(options, "power")
+    power = 2.0 if power is None else power
+    if not 2 <= power < math.inf:
+        raise ValueError(f"law 'entropy-decay' expects a power of at least 2, for an entropy that is smooth; got {power:g}.")
+    law = EntropyDecay(context.grid, lambda u: u[:, channels].abs().pow(power).sum(1) / power, channels=len(context.channels))
+    law.name = f"decay of the integral of |{_said(context, tuple(channels))}|^{power:g}"
+    return law
+
+
+def _balance(context: Context, options: Options) -> Constraint:
+    """Sparse equations that come with the fields."""
+    known = {} if context.mesh is None else context.mesh.equations
+    if not known:
+        raise ValueError(
+            "law 'balance' expects fields on a mesh that brings equations with it (fluxes of OpenFOAM, finite elements); these bring none."
+        )
+    named = options.get("equation")
+    chosen = known if named is None else {named: lookup("equation of the mesh", named, known)}
+    laws = [_equation(name, equation, context) for name, equation in chosen.items()]
+    return laws[0] if len(laws) == 1 else Intersection(*laws)
+
+
+def _equation(name: str, equation: Equation, context: Context) -> Constraint:
+    """An equation of a mesh, for all samples or one of its own for each."""
+    shape = (len(context.channels), *context.grid.shape)
+
+    def law(matrix: Tensor, value: Tensor | float) -> Balance:
+        return Balance(matrix.to(torch.float64), value, shape=shape, name=name, unit=equation.unit)
+
+    if isinstance(equation.matrix, tuple):
+        return EachSample([law(*equation.of(i)) for i in range(context.count)])
+    if isinstance(equation.value, tuple):
+        return law(equation.matrix, torch.stack([equation.value[i] for i in range(context.count)]))
+    return law(*equation.of(0))
+
+
+class EachSample(Constraint):
+    """Another law for each sample, as matrices of meshes of their own are: measured together, projected one at a time (`take`).
+
+    Arguments:
+        laws: one for each sample, alike in name and unit.
+    """
+
+    def __init__(self, laws: Sequence[Constraint]) -> None:
+        super().__init__()
+        self.laws = torch.nn.ModuleList(laws)
+        self.name, self.unit, self.inequality = laws[0].name, laws[0].unit, laws[0].inequality
+
+    @property
+    def samples(self) -> int:
+        return len(self.laws)
+
+    def take(self, index: slice) -> Constraint:
+        laws = [law for law in self.laws[index] if isinstance(law, Constraint)]
+        return laws[0] if len(laws) == 1 else EachSample(laws)
+
+    def residual(self, u: Tensor) -> Tensor:
+        return self.measure(u)[0]
+
+    def scale(self, u: Tensor) -> Tensor:
+        return self.measure(u)[1]
+
+    def measure(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Residual and scale, of as many rows as the sample with most has: no row is a row that holds."""
+        if len(u) != len(self.laws):
+            raise ValueError(f"law '{self.name}' is that of {len(self.laws)} samples, each of its own; got {len(u)}.")
+        pairs = [law.measure(v) for law, v in zip(self.laws, u.split(1), strict=True) if isinstance(law, Constraint)]
+        residuals = torch.nn.utils.rnn.pad_sequence([residual[0] for residual, _ in pairs], batch_first=True)
+        sizes = [scale.expand_as(residual)[0] for residual, scale in pairs]
+        return residuals, torch.nn.utils.rnn.pad_sequence(sizes, batch_first=True, padding_value=1.0)
 
 
 def _energy_decay(context: Context, options: Options) -> Constraint:
@@ -267,7 +392,7 @@ def _frames(law: str, index: int, context: Context, options: Options) -> Tensor:
     if not -times <= index < times:
         raise ValueError(f"law '{law}' expects an index among {times} times; got {index}.")
     frames = data.select(context.grid.dim("time"), index) if data.ndim == len(context.grid.axes) + 2 else data
-    return frames[(context.start + torch.arange(context.count)) % len(frames)].to(torch.float64)
+    return frames[context.rows(len(frames))].to(torch.float64)
 
 
 def _snapshot(index: int) -> Callable[[Grid, Tensor], Constraint]:
@@ -340,8 +465,59 @@ def _problem(context: Context, options: Options) -> Constraint:
         raise ValueError(
             f"law 'problem' expects fields on {problem.grid.shape}, as problem '{problem.name}' makes; got {context.grid.shape}."
         )
-    rows = (context.start + torch.arange(context.count)) % len(context.origin)
-    return problem.constraint({name: values[rows] for name, values in context.origin.parameters.items()})
+    rows = context.rows(len(context.origin))
+    law = problem.constraint({name: values[rows] for name, values in context.origin.parameters.items()})
+    missing = _missing_bounds(law, problem)
+    return Intersection(law, *missing) if missing else law
+
+
+def _missing_bounds(law: Constraint, problem: Problem) -> list[Box]:
+    """Bounds that a problem states and that its constraint, which closes the other laws with the parameters, does not imply."""
+    context = Context(problem.grid, problem.channels, problem.roles)
+    inner = [leaf for leaf in law.leaves() if isinstance(leaf, Box)]
+    like = torch.zeros(1, len(problem.channels), *problem.grid.shape, dtype=torch.float64)
+    missing: list[Box] = []
+    for text in problem.laws:
+        name, options = parse(text)
+        for leaf in LAWS[name].build(context, options).leaves():
+            if isinstance(leaf, Box) and not _implied(leaf, [*inner, *missing], like):
+                missing.append(leaf)
+    return missing
+
+
+def _implied(outer: Box, inner: Sequence[Box], like: Tensor) -> bool:
+    """Whether values within some bounds are within others."""
+    boxes = [box.box(like) for box in inner]
+    low, high = outer.box(like)
+    lower, upper = torch.full_like(like, -torch.inf), torch.full_like(like, torch.inf)
+    for least, most in boxes:
+        lower, upper = torch.maximum(lower, least), torch.minimum(upper, most)
+    return bool((lower >= low).all() and (upper <= high).all())
+
+
+def parse(text: str) -> tuple[str, Options]:
+    """Name and options of a law.
+
+    Raises:
+        ValueError: an unknown law or key, or a malformed option.
+
+    Example:
+        >>> parse("divergence-free:scheme=central")
+        ('divergence-free', {'scheme': 'central'})
+    """
+    name, _, rest = text.partition(":")
+    law = lookup("law", name, LAWS)
+    options: Options = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(f"law '{name}' expects options key=value; got '{item}'.")
+        if key not in law.keys:
+            raise ValueError(f"law '{name}' has no key '{key}'. {suggest(key, law.keys)}")
+        if key in options:
+            raise ValueError(f"law '{name}' expects each key once; got '{key}' twice.")
+        options[key] = value
+    return name, options
 
 
 LAWS: dict[str, Law] = {
@@ -380,4 +556,10 @@ LAWS: dict[str, Law] = {
     "monotone": Law(("axis", "decreasing", "channels"), _monotone, "values do not fall along an axis, or rise (inequality)"),
     "energy-bound": Law(("value", "channels", "mean"), _energy_bound, "kinetic energy at most a value (inequality, curved)"),
     "energy-decay": Law(("channels",), _energy_decay, "kinetic energy does not rise in time (inequality, curved)"),
+    "entropy-decay": Law(
+        ("power", "channels"), _entropy_decay, "integral of |u|^power does not rise in time; power=2 if not said (inequality, curved)"
+    ),
+    "balance": Law(
+        ("equation",), _balance, "sparse equations that a mesh brings with it, all or one (equation=NAME): fluxes of cells, finite elements"
+    ),
 }

@@ -2,34 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from constraints import Constraint, Intersection
-from pcfm.lawbook import LAWS, Context, Options
-from pcfm.naming import lookup, suggest
-
-
-def parse(text: str) -> tuple[str, Options]:
-    """Name and options of a law.
-
-    Raises:
-        ValueError: an unknown law or key, or a malformed option.
-
-    Example:
-        >>> parse("divergence-free:scheme=central")
-        ('divergence-free', {'scheme': 'central'})
-    """
-    name, _, rest = text.partition(":")
-    law = lookup("law", name, LAWS)
-    options: Options = {}
-    for item in filter(None, rest.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(f"law '{name}' expects options key=value; got '{item}'.")
-        if key not in law.keys:
-            raise ValueError(f"law '{name}' has no key '{key}'. {suggest(key, law.keys)}")
-        if key in options:
-            raise ValueError(f"law '{name}' expects each key once; got '{key}' twice.")
-        options[key] = value
-    return name, options
+from pcfm.lawbook import LAWS, Context, Options, parse
 
 
 def build(text: str, context: Context) -> Constraint:
@@ -71,16 +47,29 @@ def standing(texts: tuple[str, ...], context: Context) -> tuple[str, ...]:
     return tuple(dict.fromkeys(kept))
 
 
-def build_all(texts: tuple[str, ...], context: Context) -> Constraint:
-    """All laws at once.
+def labelled(texts: tuple[str, ...], context: Context) -> list[tuple[str, Constraint]]:
+    """Each law of the texts with what to call it: its text, and its own name besides where a text stands for several.
 
     Raises:
         ValueError: no law at all, or as `build`.
     """
     if not texts:
         raise ValueError(f"expects at least one law. Known: {', '.join(LAWS)}.")
-    laws = [build(text, context) for text in texts]
+    found = []
+    for text in texts:
+        leaves = build(text, context).leaves()
+        found += [(text if len(leaves) == 1 else f"{text} ({leaf.name})", leaf) for leaf in leaves]
+    return found
+
+
+def build_all(texts: tuple[str, ...], context: Context) -> Constraint:
+    """All laws at once; errors as `labelled`."""
+    return joined([law for _, law in labelled(texts, context)])
+
+
+def joined(laws: Sequence[Constraint]) -> Constraint:
+    """One law, or several at once."""
     return laws[0] if len(laws) == 1 else Intersection(*laws)
 
 
-__all__ = ["LAWS", "Context", "Options", "build", "build_all", "parse", "self_contained", "standing"]
+__all__ = ["LAWS", "Context", "Options", "build", "build_all", "joined", "labelled", "parse", "self_contained", "standing"]

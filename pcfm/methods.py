@@ -8,26 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from constraints import Constraint
-from pcfm.naming import lookup, suggest
+from pcfm.naming import lookup, options_from
 from pcfm.path import Path
 from pcfm.samplers import (
     ECI,
     ActiveFlow,
+    AdamsBashforth,
     Adaptive,
+    AdaptiveHeun,
     BarrierFlow,
+    Bosh3,
     ConsistentFlow,
     DFlow,
     DiffusionPDE,
+    Dopri8,
     DualFlow,
     Euler,
+    Exponential,
+    Fehlberg2,
     Flower,
     GuidedFlow,
     Heun,
+    Heun3,
+    Midpoint,
     PosteriorFlow,
     PredictProjectRenoise,
     ProjectedDiffusion,
@@ -40,16 +50,33 @@ from pcfm.samplers import (
     Sampler,
     SlackFlow,
     SourceChain,
+    StochasticFlow,
     TangentFlow,
     Unconstrained,
 )
+from pcfm.samplers.times import TIMES
 from pcfm.source import Source
 from pcfm.velocity import Velocity
 
-SOLVERS: dict[str, Callable[[Velocity], Sampler]] = {"euler": Euler, "heun": Heun, "rk4": RungeKutta4, "dopri5": Adaptive}
+SOLVERS: dict[str, type[Sampler]] = {
+    "euler": Euler,
+    "midpoint": Midpoint,
+    "heun": Heun,
+    "heun3": Heun3,
+    "rk4": RungeKutta4,
+    "ab2": AdamsBashforth,
+    "exponential": Exponential,
+    "dopri5": Adaptive,
+    "dopri8": Dopri8,
+    "bosh3": Bosh3,
+    "fehlberg2": Fehlberg2,
+    "adaptive-heun": AdaptiveHeun,
+}
+"""Rules that integrate the flow itself, from its velocity and path."""
 
 METHODS: dict[str, type[Sampler]] = {
     "unconstrained": Unconstrained,
+    "sde": StochasticFlow,
     "project-end": ProjectedEnd,
     "pcfm": ProjectedFlow,
     "pcfm-published": PublishedFlow,
@@ -114,42 +141,49 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     """
     name, _, rest = text.partition(":")
     known = options(lookup("method", name, METHODS))
-    chosen: dict[str, Any] = {}
-    for item in filter(None, rest.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(f"method '{name}' expects options key=value; got '{item}'.")
-        if key not in known:
-            raise ValueError(f"method '{name}' has no option '{key}'. {suggest(key, known)}")
-        if key in chosen:
-            raise ValueError(f"method '{name}' expects each option once; got '{key}' twice.")
-        chosen[key] = _like(name, key, value, known[key])
-    return name, chosen
+    return name, options_from(f"method '{name}'", rest, known)
 
 
-def _like(method: str, key: str, text: str, default: Any) -> Any:
-    """A text in the type of a default."""
-    if isinstance(default, bool):
-        if text not in ("true", "false"):
-            raise ValueError(f"option '{key}' of method '{method}' expects true or false; got '{text}'.")
-        return text == "true"
-    try:
-        return type(default)(text)
-    except ValueError as error:
-        words = {int: "a whole number", float: "a number"}.get(type(default), "a word")
-        raise ValueError(f"option '{key}' of method '{method}' expects {words} like {default}; got '{text}'.") from error
+def solver_on(name: str, path: Path) -> Callable[[Velocity], Sampler]:
+    """What makes of a velocity the solver of a name.
+
+    Raises:
+        ValueError: an unknown solver.
+    """
+    kind: Any = lookup("solver", name, SOLVERS)
+    return partial(kind, path=path) if "path" in {f.name for f in fields(kind)} else kind
+
+
+def time_grid(text: str, steps: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """The times of so many steps, (steps + 1,), by a rule `NAME` or `NAME:key=value,key=value`.
+
+    Raises:
+        ValueError: an unknown rule or option, or a value out of its range.
+
+    Example:
+        >>> time_grid("power:exponent=2", 4).tolist()
+        [0.0, 0.4375, 0.75, 0.9375, 1.0]
+    """
+    name, _, rest = text.partition(":")
+    kind = lookup("rule of times", name, TIMES)
+    known = {f.name: f.default for f in fields(kind)}  # type: ignore[arg-type]
+    return kind(**options_from(f"times '{name}'", rest, known))(steps, dtype)
 
 
 def build(text: str, setting: Setting) -> Sampler:
     """The sampler that a text names.
 
     Raises:
-        ValueError: as `parse`, or an option out of its range.
+        ValueError: as `parse`, or an option out of its range, or one that would change nothing.
     """
     name, chosen = parse(text)
     kind = METHODS[name]
     given = {f.name: getattr(setting, f.name) for f in fields(kind) if hasattr(setting, f.name)}  # type: ignore[arg-type]
-    return kind(**given, **chosen)
+    sampler = kind(**given, **chosen)
+    for key, why in sampler.idle().items():
+        if key in chosen:
+            raise ValueError(f"option '{key}' of method '{name}' changes nothing: {why}. Leave it out.")
+    return sampler
 
 
 def summary(name: str) -> str:

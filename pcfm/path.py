@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from torch import Tensor
 
-from pcfm.schedule import Linear, Schedule
+from pcfm.schedule import Linear, Scales, Schedule, check
 
 
 class PathSample(NamedTuple):
@@ -32,6 +33,18 @@ class Path(ABC):
     @abstractmethod
     def origin(self, x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
         """The x0 that the point and the velocity determine."""
+
+    def start(self, x0: Tensor) -> Tensor:
+        """The state at t = 0 of a trajectory from x0."""
+        return x0
+
+    def drawn(self, noise: Callable[[], Tensor]) -> Path:
+        """The path with what is random between its ends drawn; most have nothing that is.
+
+        Arguments:
+            noise: draws from the source, of the shape of the batch.
+        """
+        return self
 
     @abstractmethod
     def ends(self, x_t: Tensor, x_s: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,20 +70,87 @@ class AffinePath(Path):
 
     schedule: Schedule = Linear()
 
+    def __post_init__(self) -> None:
+        check(self.schedule)
+
+    def scales(self, t: Tensor, x: Tensor) -> Scales:
+        """The scales at times () or (B,), shaped so that they multiply fields (B, ...)."""
+        return Scales(*(broadcast(scale, x) for scale in self.schedule(t)))
+
     def sample(self, x0: Tensor, x1: Tensor, t: Tensor) -> PathSample:
-        signal, noise, signal_rate, noise_rate = (broadcast(k, x1) for k in self.schedule(t))
+        signal, noise, signal_rate, noise_rate = self.scales(t, x1)
         return PathSample(signal * x1 + noise * x0, signal_rate * x1 + noise_rate * x0)
 
     def endpoint(self, x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
-        signal, noise, signal_rate, noise_rate = (broadcast(k, x_t) for k in self.schedule(t))
-        return (noise * velocity - noise_rate * x_t) / (signal_rate * noise - signal * noise_rate)
+        at = self.scales(t, x_t)
+        return (at.noise * velocity - at.noise_rate * x_t) / at.turn
 
     def origin(self, x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
-        signal, noise, signal_rate, noise_rate = (broadcast(k, x_t) for k in self.schedule(t))
-        return (signal_rate * x_t - signal * velocity) / (signal_rate * noise - signal * noise_rate)
+        at = self.scales(t, x_t)
+        return (at.signal_rate * x_t - at.signal * velocity) / at.turn
+
+    def start(self, x0: Tensor) -> Tensor:
+        """$\\sigma_0 x_0$: the signal that a schedule has left at t = 0 is unknown there."""
+        return self.schedule(x0.new_zeros(())).noise * x0
 
     def ends(self, x_t: Tensor, x_s: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        now, then = self.schedule(t), self.schedule(s)
-        a, b, c, d = (broadcast(k, x_t) for k in (now.signal, now.noise, then.signal, then.noise))
-        cross = c * b - a * d
-        return (b * x_s - d * x_t) / cross, (c * x_t - a * x_s) / cross
+        now, then = self.scales(t, x_t), self.scales(s, x_s)
+        cross = then.signal * now.noise - now.signal * then.noise
+        return (now.noise * x_s - then.noise * x_t) / cross, (then.signal * x_t - now.signal * x_s) / cross
+
+
+@dataclass(frozen=True)
+class BridgePath(Path):
+    r"""Brownian bridges between the ends, $x_t = (1-t)x_0 + t x_1 + \sigma\sqrt{t(1-t)}\,\epsilon$.
+
+    $$\dot x_t = x_1 - x_0 + \frac{1 - 2t}{2t(1-t)}(x_t - \mu_t),\qquad \mu_t = (1-t)x_0 + t x_1,$$
+
+    whose mean at fixed $x_t$ makes the marginals of the bridge. The ends do not follow from state and velocity; `endpoint`, `origin` and
+    `ends` are those of the straight line through them. The noise of a path is drawn once (`drawn`); without it the bridge is its mean.
+
+    Attributes:
+        noise: sigma.
+        draw: epsilon, of the shape of the batch.
+        margin: distance kept from t = 0 and 1, where the velocity has no bound.
+
+    Raises:
+        ValueError: a noise that is not positive, or a margin out of range.
+
+    Source:
+        Tong et al., Simulation-free Schrödinger bridges via score and flow matching, AISTATS 2024.
+    """
+
+    noise: float = 1.0
+    draw: Tensor | None = None
+    margin: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if not (self.noise > 0 and 0 < self.margin < 0.5):
+            raise ValueError(f"a bridge expects a positive noise and a margin in (0, 0.5); got {self.noise} and {self.margin}.")
+
+    def drawn(self, noise: Callable[[], Tensor]) -> BridgePath:
+        return replace(self, draw=noise())
+
+    def spread(self, t: Tensor) -> Tensor:
+        r"""$\sigma\sqrt{t(1-t)}$."""
+        return self.noise * (t * (1 - t)).sqrt()
+
+    def sample(self, x0: Tensor, x1: Tensor, t: Tensor) -> PathSample:
+        x_t, velocity = _STRAIGHT.sample(x0, x1, t)
+        if self.draw is None:
+            return PathSample(x_t, velocity)
+        inner = t.clamp(self.margin, 1 - self.margin)
+        offset = broadcast(self.spread(inner), x_t) * self.draw
+        return PathSample(x_t + offset, velocity + broadcast((1 - 2 * inner) / (2 * inner * (1 - inner)), x_t) * offset)
+
+    def endpoint(self, x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
+        return _STRAIGHT.endpoint(x_t, velocity, t)
+
+    def origin(self, x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
+        return _STRAIGHT.origin(x_t, velocity, t)
+
+    def ends(self, x_t: Tensor, x_s: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        return _STRAIGHT.ends(x_t, x_s, t, s)
+
+
+_STRAIGHT = AffinePath()

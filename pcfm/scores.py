@@ -14,9 +14,11 @@ from pcfm.evaluation import TOLERANCES
 from pcfm.generation import certify
 from pcfm.metrics import constraint_error, feasible, held_out, seed_interval, violation
 from pcfm.metrics.catalogue import METRICS, Basis
+from pcfm.metrics.pointwise import relative_error
 from pcfm.published import OURS, Published
 from pcfm.report import Column
 from pcfm.report.table import ASIDE
+from pcfm.suite_laws import Laws
 from pcfm.suites import Suite, joined, kind
 from pde_datasets import Fields, Problem
 
@@ -62,7 +64,14 @@ class Judge:
         finite = torch.isfinite(u).flatten(1).all(1)
         if int(finite.sum()) < 2:
             raise ValueError(f"{len(u) - int(finite.sum())} of {len(u)} samples failed; at least two are needed.")
-        return {**self._ensemble(u[finite]), **self._laws(u, finite, given, dtype)}
+        return {**self._ensemble(u[finite]), **self._distances(u, finite), **self._laws(u, finite, given, dtype)}
+
+    def _distances(self, u: Tensor, finite: Tensor) -> dict[str, float]:
+        """How far sample i is from reference i, in the mean, where its data are those of the reference."""
+        if not self.suite.reconstructs:
+            return {}
+        error = relative_error(u[finite], self.reference.values.to(u)[finite], self.reference.grid)
+        return {"reconstruction": float(error.mean())}
 
     def _ensemble(self, u: Tensor) -> dict[str, float]:
         values: dict[str, float] = {}
@@ -73,11 +82,20 @@ class Judge:
         return values
 
     def _laws(self, u: Tensor, finite: Tensor, given: Fields, dtype: torch.dtype) -> dict[str, float]:
-        """Violations and constraint errors; a sample that failed has the place of a lawful one, and does not count."""
+        """Violations and constraint errors; a sample that failed has the place of a lawful one, and does not count.
+
+        What is observed with noise need not be met: of it there is the misfit, the mean square of the residuals in units of their noise,
+        which is one for the truth.
+        """
         whole = finite.reshape(-1, *(1,) * (u.ndim - 1))
         v = torch.where(whole, u, given.values.to(u))
-        laws = self.suite.laws(self.problem, given)
         values: dict[str, float] = {}
+        laws: Laws = {}
+        for label, law in self.suite.laws(self.problem, given).items():
+            if law.variance is None:
+                laws[label] = law
+            else:
+                values[f"misfit: {law.name}"] = float((law.residual(v).square() / law.variance.to(v))[finite].mean())
         rows: dict[str, list[Tensor]] = {}
         worst = []
         for label, law in laws.items():
@@ -148,8 +166,10 @@ def quality_columns(suite: Suite) -> list[Column]:
         "spectrum": ("spectrum error", "decades"),
     }
     shown = [(name, *named[name]) for name in suite.metrics if name in named]
+    nearest = [Column("reconstruction", "error of reconstruction", "1", best="low", spread=INTERVAL)] if suite.reconstructs else []
     return [
         Column("method", "method"),
+        *nearest,
         *(Column(name, title, unit, best=None if name == "amplitude" else "low", spread=INTERVAL) for name, title, unit in shown),
     ]
 
@@ -163,6 +183,7 @@ def law_columns(rows: Sequence[Row]) -> list[Column]:
         Column("method", "method"),
         *(Column(key, key, "0.01", spread=INTERVAL) for key in errors),
         Column("violation", "largest violation"),
+        *(Column(key, key, spread=INTERVAL) for key in _keys(rows) if key.startswith("misfit")),
         *(Column(key, key, spread=INTERVAL) for key in _keys(rows) if key.startswith("feasible")),
         Column("lawful", "lawful", spread=INTERVAL),
         Column("converged", "converged", spread=INTERVAL),

@@ -5,7 +5,8 @@ and trapezoids of fluxes at the end nodes. Here they are stated step by step, a 
 published rows, and the set of lawful fields is the same.
 
 Parameters that the published evaluation draws (fluxes, inflow, fronts, diffusivities) are not given to the sampler: laws hold for all of
-them.
+them. Where laws need data of a sample (an energy, the friction of walls, readings of sensors), sample i is given those of reference i: if
+samples are drawn as they should be, their ensemble is that of the references.
 """
 
 from __future__ import annotations
@@ -19,15 +20,21 @@ from torch import Tensor
 from constraints import (
     Budget,
     Constraint,
+    Dirichlet,
     DivergenceFree,
     Energy,
     EvolutionEquation,
     Grid,
     InitialCondition,
+    Intersection,
     Mass,
     Momentum,
+    PatchMeans,
+    PointValues,
+    positivity,
 )
 from pde_datasets import Fields, Problem
+from pde_datasets.problem import generator
 from pde_datasets.problems import InviscidBurgers, ReactionDiffusion
 
 Laws = dict[str, Constraint]
@@ -38,6 +45,18 @@ Make = Callable[[Problem, Fields], Laws]
 
 LOCAL_STEPS = 5
 """Steps that PCFM's runs hold Burgers fields to cell by cell."""
+
+SENSED = 0.03
+"""Share of the points that have a sensor, as in DiffusionPDE's and later reconstructions."""
+
+WINDOW = 8
+"""Points along each side of an interrogation window."""
+
+NOISE = 0.05
+"""Standard deviation of a window's velocity, in units of the flow's root mean square."""
+
+_PLACES, _NOISE = 4_000_037, 5_000_011
+"""Seeds of the places of sensors and of the noise of observations."""
 
 
 def initial_and_mass(problem: Problem, given: Fields) -> Laws:
@@ -101,6 +120,68 @@ def velocity(problem: Problem, given: Fields) -> Laws:
     }
 
 
+def box_flow(problem: Problem, given: Fields) -> Laws:
+    """Of a lid-driven cavity: rest at first, nothing through the walls, the lid's speed, and the staggered scheme's divergence."""
+    return _sorted(problem, given[:1], {"IC": InitialCondition, "divergence": DivergenceFree}, "walls")
+
+
+def channel_flow(problem: Problem, given: Fields) -> Laws:
+    """Nothing through the walls, no divergence, and the balance of momentum: what the pressure gives, less what the walls took."""
+    laws = _sorted(problem, given, {"IC": InitialCondition, "divergence": DivergenceFree, "momentum": Budget}, "walls")
+    return {label: law for label, law in laws.items() if label != "IC"}
+
+
+def wake(problem: Problem, given: Fields) -> Laws:
+    """Inflow and sides, no divergence, and no slip at the points of the cylinder's surface."""
+    return _sorted(problem, given[:1], {"BC": Dirichlet, "divergence": DivergenceFree}, "body")
+
+
+def gas(problem: Problem, given: Fields) -> Laws:
+    """The mass, momentum and energy of each given gas at all times; density and energy are not negative."""
+    grid, channels = problem.grid, len(given.channels)
+    u = given.values.to(torch.float64)
+    totals = (grid.weights().to(u) * u).sum(tuple(range(3, u.ndim)))[..., :1]
+    kinds = ("mass", *("momentum",) * (channels - 2), "energy")
+    laws: Laws = {}
+    for i, label in enumerate(kinds):
+        name = f"{label}, {given.channels[i]}" if label == "momentum" and channels > 3 else label
+        laws[name] = Mass(grid, totals[:, i], component=i, channels=channels)
+        laws[name].name = f"total {given.channels[i]}"
+    laws["positivity"] = positivity(components=(0, channels - 1))
+    laws["positivity"].name = "positivity"
+    return laws
+
+
+def sensors(problem: Problem, given: Fields) -> Laws:
+    """All components of each given field at a few places, the same for all, and no divergence."""
+    return {"divergence": DivergenceFree(problem.grid), "sensors": PointValues(sensed(problem.grid, len(given.channels)), given.values)}
+
+
+def particle_images(problem: Problem, given: Fields) -> Laws:
+    """Mean velocities of interrogation windows, as particle images tell them, with independent noise; and no divergence."""
+    values, grid = given.values.to(torch.float64), problem.grid
+    exact = PatchMeans(grid, windows(grid), 0.0, channels=len(given.channels)).residual(values)
+    size = NOISE * float(values.square().mean().sqrt())
+    noise = [torch.randn(exact.shape[1], generator=generator(_NOISE, i), dtype=torch.float64) for i in range(len(exact))]
+    observed = PatchMeans(grid, windows(grid), exact + size * torch.stack(noise), variance=size**2, channels=len(given.channels))
+    return {"divergence": DivergenceFree(grid), "windows": observed}
+
+
+def sensed(grid: Grid, channels: int) -> Tensor:
+    """Where sensors are, (C, *N): the same random points of every channel."""
+    points = grid.weights().expand(grid.shape).numel()
+    chosen = torch.randperm(points, generator=generator(_PLACES, 0))[: max(1, round(SENSED * points))]
+    mask = torch.zeros(points, dtype=torch.bool)
+    mask[chosen] = True
+    return mask.reshape(grid.shape).expand(channels, *grid.shape).clone()
+
+
+def windows(grid: Grid) -> Tensor:
+    """The window of each point, (X, Y), numbered row by row."""
+    rows, columns = (torch.div(torch.arange(axis.points), WINDOW, rounding_mode="floor") for axis in grid.space_axes)
+    return rows[:, None] * (int(columns[-1]) + 1) + columns
+
+
 def inner_balance(problem: InviscidBurgers) -> Budget:
     r"""The balance of Godunov's scheme over the inner cells, $F = \tfrac12u^2$ upwind: that of the data, none of which flows to the left.
 
@@ -137,6 +218,14 @@ def _initial(given: Fields) -> InitialCondition:
     """The initial data that the given fields share."""
     first = given.values[:1].select(given.grid.dim("time"), 0)
     return InitialCondition(given.grid, first.to(torch.float64))
+
+
+def _sorted(problem: Problem, given: Fields, kinds: dict[str, type[Constraint]], others: str) -> Laws:
+    """The problem's own laws by kind, and all that are of none of them; kinds in the order given."""
+    found: dict[str, list[Constraint]] = {label: [] for label in (*kinds, others)}
+    for leaf in problem.constraint(given.parameters).leaves():
+        found[next((label for label, kind in kinds.items() if isinstance(leaf, kind)), others)].append(leaf)
+    return {label: laws[0] if len(laws) == 1 else Intersection(*laws) for label, laws in found.items() if laws}
 
 
 def _ends(problem: Problem, given: Fields) -> Laws:

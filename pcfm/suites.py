@@ -21,7 +21,13 @@ from pde_datasets import Fields, Problem
 from pde_datasets.problems import PROBLEMS
 
 PRESETS = ("quick", "cpu", "paper")
-"""Minutes on two cores; about an hour on two cores; the settings of the literature, for a GPU."""
+"""A minute or two of one core; three to eight, so that the five suites of the PCFM paper take half an hour; the settings of the literature,
+for a GPU.
+
+Most of the time goes into methods that run the flow, or its derivative, many times a step. So `cpu` has grids three to four times as coarse
+as the literature's, networks of some hundred thousand weights, and 16 to 24 samples of each of three seeds: what it shows is order and
+magnitude.
+"""
 
 LITERATURE = "literature"
 """What a method imposes under @literature: the laws as the literature writes them."""
@@ -93,6 +99,7 @@ class Suite:
         literature: the same as the literature writes it, None where that is the same.
         model: keys and values of the training configuration, those of the size over them.
         shipped: a model that comes with the package, in place of a training.
+        reconstructs: whether the data of sample i are to determine it, so that its distance to reference i is measured too.
         options: methods with the options published for this problem.
         extra: further entries of the table.
         metrics: names in the catalogue of metrics.
@@ -111,6 +118,7 @@ class Suite:
     literature: Make | None = None
     model: tuple[str, ...] = ()
     shipped: str | None = None
+    reconstructs: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
@@ -176,33 +184,35 @@ _PAPER = "Utkarsh et al., NeurIPS 2025, arXiv:2506.04171"
 
 _SMALL = (
     "network.modes=8",
-    "network.width=24",
+    "network.width=16",
     "network.depth=3",
     "source.smoothness=2.5",
     "source.length=0.2",
     "training.steps=400",
-    "training.batch=32",
+    "training.batch=16",
     "training.learning_rate=4e-3",
     "training.warmup=50",
     "training.ema=0.98",
     "training.evaluate_every=100",
     "training.checkpoint_every=50",
 )
-"""A minute of training on one core."""
+"""Half a minute of training on one core."""
 
 _MIDDLE = (
-    "network.modes=12",
-    "network.width=32",
-    "network.depth=4",
+    "network.modes=8",
+    "network.width=16",
+    "network.depth=3",
     "source.smoothness=2.5",
     "source.length=0.1",
-    "training.steps=2000",
-    "training.batch=24",
-    "training.learning_rate=2e-3",
-    "training.ema=0.995",
-    "training.checkpoint_every=250",
+    "training.steps=1200",
+    "training.batch=16",
+    "training.learning_rate=4e-3",
+    "training.warmup=50",
+    "training.ema=0.99",
+    "training.evaluate_every=200",
+    "training.checkpoint_every=200",
 )
-"""Twenty minutes of training on one core."""
+"""A minute or two of training on one core."""
 
 _PUBLISHED_MODEL = (
     "network.modes=32",
@@ -216,11 +226,17 @@ _PUBLISHED_MODEL = (
 )
 """Sizes of the paper's networks for fields on a line; its prior, a Matern kernel shorter than the grid spacing, is white noise."""
 
-_DEAR = ("source-chain",)
+_CHAIN = ("source-chain",)
 """Chains of a hundred runs of the flow, forwards and backwards."""
 
+_DEAR = (*_CHAIN, "ipcfm-slack", "ipcfm-barrier", "ipcfm-active")
+"""These, and methods for inequalities, which a suite of equalities has no use for."""
+
+_DEAREST = (*_DEAR, "d-flow")
+"""Where optimising noise through the flow would take most of the time; the paper has no value of it on these fields either."""
+
 _FAST = {
-    "d-flow": "d-flow:iterations=3,final=false",
+    "d-flow": "d-flow:iterations=2,final=false",
     "posterior": "posterior:iterations=2",
 }
 """Fewer iterations of what costs most."""
@@ -233,6 +249,20 @@ _AS_PUBLISHED = {"diffusionpde": "diffusionpde:final=false", "d-flow": "d-flow:f
 
 _VELOCITY = {**_AS_PUBLISHED, "dual": "dual:whiten=true"}
 """Rows of a divergence are in units of the grid spacing, and explicit steps of the dual flow unstable unless they are made orthonormal."""
+
+
+_BOUNDED = {**_AS_PUBLISHED, "dual": "dual:whiten=false"}
+"""Inequalities cannot be made orthonormal."""
+
+_NEAR_WAKE = {"resolution": 8, "upstream": 2.0, "downstream": 4.0, "side": 2.0, "wake": 1.0, "growth": 1.2}
+"""Sides so near squeeze the flow past the cylinder; vortices are shed all the same."""
+
+_INVERSE: dict[str, Size] = {
+    "quick": Size(count=8, seeds=2, steps=10, without=_DEAREST),
+    "cpu": Size(count=16, steps=16, without=_DEAREST),
+    "paper": Size(count=256, steps=100, batch=64, without=_DEAR),
+}
+"""Of the suites in which a shipped model reconstructs turbulence."""
 
 
 def _line(points: int, times: int, **settings: Any) -> dict[str, Any]:
@@ -257,8 +287,8 @@ SUITES: dict[str, Suite] = {
             options={**_AS_PUBLISHED, "eci": "eci:mix=1"},
             metrics=_ENSEMBLE,
             sizes={
-                "quick": Size(_line(32, 32), _SMALL, fields=2048, options=_FAST, without=_DEAR),
-                "cpu": Size(_line(48, 48), _MIDDLE, fields=4096, count=48, steps=25, options=_FAST, without=_DEAR),
+                "quick": Size(_line(32, 32), _SMALL, fields=2048, count=12, seeds=2, steps=10, options=_FAST, without=_DEAR),
+                "cpu": Size(_line(32, 32), _MIDDLE, fields=4096, steps=16, options=_FAST, without=_DEAR),
                 "paper": Size(_line(100, 100), _PUBLISHED_MODEL, fields=5000, count=512, steps=100, batch=128, without=_DEAR),
             },
         ),
@@ -277,13 +307,13 @@ SUITES: dict[str, Suite] = {
             sizes={
                 "quick": Size(
                     {"points": 20, "times": 8, "duration": 7.0},
-                    (*_SMALL, "network.modes=5", "network.width=16", "training.batch=16", "training.steps=300"),
-                    fields=1024, count=12, steps=12, options=_FAST, without=_DEAR,
+                    (*_SMALL, "network.modes=5", "training.batch=12", "training.steps=300"),
+                    fields=512, count=8, seeds=2, steps=10, options=_FAST, without=_DEAREST,
                 ),
                 "cpu": Size(
-                    {"points": 32, "times": 13, "duration": 24.0},
-                    (*_MIDDLE, "network.modes=8", "network.width=20", "network.depth=3", "training.batch=12", "training.steps=1500"),
-                    fields=2048, count=24, steps=25, options=_FAST, without=_DEAR,
+                    {"points": 20, "times": 10, "duration": 13.5},
+                    (*_MIDDLE, "network.modes=5", "training.batch=8", "training.steps=600"),
+                    fields=1024, count=16, steps=12, options=_FAST, without=_DEAREST,
                 ),
                 "paper": Size(
                     {},
@@ -310,8 +340,13 @@ SUITES: dict[str, Suite] = {
             extra=(*_THEIR_LAWS, "eci@IC"),
             metrics=_ENSEMBLE,
             sizes={
-                "quick": Size(_line(32, 33, interval=0.03), _SMALL, fields=2048, options=_FAST, without=_DEAR),
-                "cpu": Size(_line(48, 50, interval=0.02), _MIDDLE, fields=4096, count=48, steps=25, options=_FAST, without=_DEAR),
+                "quick": Size(
+                    _line(32, 32, interval=0.032), _SMALL, fields=2048, count=12, seeds=2, steps=10, options=_FAST, without=_DEAR
+                ),
+                "cpu": Size(
+                    _line(32, 32, interval=0.032), (*_MIDDLE, "training.steps=800"),
+                    fields=4096, count=16, steps=12, options=_FAST, without=_DEAR,
+                ),
                 "paper": Size(_line(128, 100), _PUBLISHED_MODEL, fields=6400, count=512, steps=200, batch=128, without=_DEAR),
             },
         ),
@@ -330,10 +365,10 @@ SUITES: dict[str, Suite] = {
             metrics=_ENSEMBLE,
             sizes={
                 "quick": Size(
-                    _line(33, 33), _SMALL, fields=2048, count=12, steps=10,
+                    _line(32, 32), _SMALL, fields=2048, count=12, seeds=2, steps=10,
                     options={**_FASTER, "eci": "eci:mix=1,resample=5"}, without=_DEAR,
                 ),
-                "cpu": Size(_line(49, 49), _MIDDLE, fields=4096, count=32, steps=20, options=_FASTER, without=_DEAR),
+                "cpu": Size(_line(32, 32), _MIDDLE, fields=4096, count=16, steps=12, options=_FASTER, without=_DEAR),
                 "paper": Size(_line(101, 101), _PUBLISHED_MODEL, fields=6400, count=512, steps=200, batch=128, without=_DEAR),
             },
         ),
@@ -351,8 +386,8 @@ SUITES: dict[str, Suite] = {
             extra=(*_THEIR_LAWS, "eci@IC"),
             metrics=_ENSEMBLE,
             sizes={
-                "quick": Size(_line(33, 33), _SMALL, fields=2048, count=12, steps=10, options=_FASTER, without=_DEAR),
-                "cpu": Size(_line(49, 49), _MIDDLE, fields=4096, count=24, steps=20, options=_FASTER, without=_DEAR),
+                "quick": Size(_line(32, 32), _SMALL, fields=2048, count=12, seeds=2, steps=10, options=_FASTER, without=_DEAR),
+                "cpu": Size(_line(32, 32), _MIDDLE, fields=4096, count=16, steps=12, options=_FASTER, without=_DEAR),
                 "paper": Size(_line(101, 101), _PUBLISHED_MODEL, fields=6400, count=512, steps=200, batch=128, without=_DEAR),
             },
         ),
@@ -403,6 +438,175 @@ SUITES: dict[str, Suite] = {
                     fields=8192, count=256, steps=100, without=_DEAR,
                 ),
             },
+        ),
+        Suite(
+            name="taylor-green-3d",
+            title="three-dimensional vortices from one mode to many: no divergence, no momentum, given energy at each time",
+            source="this project; Brachet et al., J. Fluid Mech. 130 (1983) 411",
+            problem="taylor-green-3d",
+            datum="the kinetic energy of reference i for sample i, at each time",
+            laws=suite_laws.velocity,
+            kinds=("divergence", "momentum", "energy"),
+            options=_VELOCITY,
+            extra=("pcfm-consistent@divergence",),
+            metrics=(*_ENSEMBLE, "spectrum"),
+            sizes={
+                "quick": Size(
+                    {"points": 10, "times": 3, "duration": 4.0},
+                    (*_SMALL, "network.modes=3", "network.width=12", "network.depth=2", "training.batch=8", "training.steps=250"),
+                    fields=256, count=8, seeds=2, steps=8, options=_FAST, without=_DEAREST,
+                ),
+                "cpu": Size(
+                    {"points": 12, "times": 4, "duration": 6.0},
+                    (*_MIDDLE, "network.modes=4", "network.depth=2", "training.batch=8", "training.steps=800"),
+                    fields=512, count=12, steps=10, options=_FAST, without=_DEAREST,
+                ),
+                "paper": Size(
+                    {"points": 32},
+                    (*_PUBLISHED_MODEL, "network.modes=8", "network.width=32", "training.batch=16"),
+                    fields=4096, count=128, steps=50, batch=16, without=_DEAR,
+                ),
+            },
+        ),
+        Suite(
+            name="cavity",
+            title="flow in a box under a moving lid, from rest, with unknown viscosity: walls and a staggered divergence",
+            source="this project; Ghia, Ghia & Shin, J. Comput. Phys. 48 (1982) 387",
+            problem="cavity",
+            datum="a lid of speed 1; Reynolds numbers are drawn",
+            laws=suite_laws.box_flow,
+            kinds=("IC", "divergence", "walls"),
+            fixed={"lid": (1.0, 1.0)},
+            settings={"lid": (0.5, 1.5), "reynolds": (50.0, 500.0)},
+            options=_VELOCITY,
+            extra=("pcfm-consistent@divergence",),
+            metrics=_ENSEMBLE,
+            sizes={
+                "quick": Size(
+                    {"cells": 12, "times": 7, "duration": 6.0},
+                    (*_SMALL, "network.modes=5", "training.steps=300"),
+                    fields=512, count=10, seeds=2, steps=10, options=_FAST, without=_DEAREST,
+                ),
+                "cpu": Size(
+                    {"cells": 16, "times": 9, "duration": 8.0},
+                    (*_MIDDLE, "network.modes=6"),
+                    fields=1024, count=16, steps=12, options=_FAST, without=_DEAREST,
+                ),
+                "paper": Size(
+                    {"cells": 64, "times": 21, "duration": 10.0},
+                    (*_PUBLISHED_MODEL, "network.modes=12", "network.width=32", "training.batch=16"),
+                    fields=4096, count=128, steps=50, batch=16, without=_DEAR,
+                ),
+            },
+        ),
+        Suite(
+            name="channel",
+            title="a disturbed channel flow: walls, a staggered divergence, and the balance of pressure and friction",
+            source="this project; Batchelor, An Introduction to Fluid Dynamics (1967) 4.2",
+            problem="channel",
+            datum="pressure gradient and wall friction of reference i for sample i, between the stored times",
+            laws=suite_laws.channel_flow,
+            kinds=("divergence", "momentum", "walls"),
+            settings={"start": 0.5, "disturbance": 0.2},
+            options=_VELOCITY,
+            extra=("pcfm-consistent@divergence",),
+            metrics=_ENSEMBLE,
+            sizes={
+                "quick": Size(
+                    {"cells": 10, "times": 6, "duration": 5.0},
+                    (*_SMALL, "network.modes=5", "training.steps=300"),
+                    fields=512, count=10, seeds=2, steps=10, options=_FAST, without=_DEAREST,
+                ),
+                "cpu": Size(
+                    {"cells": 12, "times": 8, "duration": 7.0},
+                    (*_MIDDLE, "network.modes=6", "training.steps=1000"),
+                    fields=1024, count=16, steps=12, options=_FAST, without=_DEAREST,
+                ),
+                "paper": Size(
+                    {"cells": 48, "times": 33, "duration": 16.0},
+                    (*_PUBLISHED_MODEL, "network.modes=12", "network.width=32", "training.batch=16"),
+                    fields=4096, count=128, steps=50, batch=16, without=_DEAR,
+                ),
+            },
+        ),
+        Suite(
+            name="cylinder",
+            title="the wake of a cylinder: inflow, sides, a staggered divergence, and no slip on the body",
+            source="this project; Taira & Colonius, J. Comput. Phys. 225 (2007) 2118",
+            problem="cylinder",
+            datum="inflow and body; Reynolds numbers and phases of the shedding are drawn",
+            laws=suite_laws.wake,
+            kinds=("BC", "divergence", "body"),
+            options=_VELOCITY,
+            extra=("pcfm-consistent@divergence",),
+            metrics=_ENSEMBLE,
+            sizes={
+                "quick": Size(
+                    {**_NEAR_WAKE, "spin_up": 15.0, "times": 2, "duration": 1.5},
+                    (*_SMALL, "network.modes=6", "training.batch=8", "training.steps=250"),
+                    fields=192, count=8, seeds=2, steps=8, options=_FAST, without=_DEAREST,
+                ),
+                "cpu": Size(
+                    {**_NEAR_WAKE, "spin_up": 25.0, "times": 4, "duration": 4.5},
+                    (*_MIDDLE, "network.modes=8", "training.batch=8", "training.steps=800"),
+                    fields=512, count=12, steps=10, options=_FAST, without=_DEAREST,
+                ),
+                "paper": Size(
+                    {},
+                    (*_PUBLISHED_MODEL, "network.modes=16", "network.width=32", "training.batch=8"),
+                    fields=2048, count=128, steps=50, batch=16, without=_DEAR,
+                ),
+            },
+        ),
+        Suite(
+            name="euler",
+            title="two gases on a ring, their shocks and fans: given mass, momentum and energy, no negative density or energy",
+            source="this project; Toro, Riemann Solvers (2009)",
+            problem="euler-1d",
+            datum="mass, momentum and energy of reference i for sample i",
+            laws=suite_laws.gas,
+            kinds=("mass", "momentum", "energy", "positivity"),
+            settings={"case": "riemann", "boundary": "periodic", "density": (0.1, 2.0), "temperature": (0.2, 2.0), "duration": 0.2},
+            options=_BOUNDED,
+            extra=("pcfm-consistent@mass+momentum+energy",),
+            metrics=_ENSEMBLE,
+            sizes={
+                "quick": Size(_line(32, 12), _SMALL, fields=2048, count=12, seeds=2, steps=10, options=_FAST, without=_CHAIN),
+                "cpu": Size(_line(40, 16), (*_MIDDLE, "network.modes=10"), fields=4096, steps=16, options=_FAST, without=_CHAIN),
+                "paper": Size(_line(128, 101), _PUBLISHED_MODEL, fields=8192, count=512, steps=100, batch=128, without=_CHAIN),
+            },
+        ),
+        Suite(
+            name="sensors",
+            title="turbulence from exact velocities at 3 % of the points: no divergence",
+            source="this project; sensors as of Huang et al., NeurIPS 2024, arXiv:2406.17763",
+            problem="kolmogorov",
+            datum="both velocity components of reference i for sample i, at the same 3 % of the points",
+            laws=suite_laws.sensors,
+            kinds=("divergence", "sensors"),
+            fixed={"snapshots": 4, "interval": 8.0},
+            shipped="kolmogorov",
+            reconstructs=True,
+            options=_VELOCITY,
+            extra=("pcfm-consistent@sensors",),
+            metrics=(*_ENSEMBLE, "spectrum"),
+            sizes=_INVERSE,
+        ),
+        Suite(
+            name="particle-images",
+            title="turbulence from noisy mean velocities of 8 x 8 interrogation windows: no divergence",
+            source="this project; noise as in particle image velocimetry, Raffel et al., Particle Image Velocimetry (2018)",
+            problem="kolmogorov",
+            datum="mean velocities of reference i over each window for sample i, with noise of 5 % of the root mean square",
+            laws=suite_laws.particle_images,
+            kinds=("divergence", "windows"),
+            fixed={"snapshots": 4, "interval": 8.0},
+            shipped="kolmogorov",
+            reconstructs=True,
+            options=_VELOCITY,
+            extra=("pcfm-consistent@windows",),
+            metrics=(*_ENSEMBLE, "spectrum"),
+            sizes=_INVERSE,
         ),
     )
 }  # fmt: skip

@@ -19,7 +19,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from pcfm.objective import flow_matching_loss, stratified_times
+from pcfm.coupling import Coupling, Independent
+from pcfm.naming import lookup
+from pcfm.objective import WEIGHTS, Drawn, Objective, time_law
 from pcfm.path import Path
 from pcfm.source import Source
 from pcfm.velocity import NetworkVelocity
@@ -43,6 +45,8 @@ class TrainingSettings:
         validation: fraction of the fields, the last ones of the file, held out: snapshots of one trajectory stay on one side.
         evaluate_every: steps between validation losses.
         checkpoint_every: steps between checkpoints.
+        times: the law of flow times, one of `pcfm.objective.TIME_LAWS`, with options as NAME:key=value,key=value.
+        weight: of times in the loss, one of `pcfm.objective.WEIGHTS`.
         precision: "float32", or "bfloat16" for automatic mixed precision.
         seed: of weights, order and noise.
     """
@@ -57,6 +61,8 @@ class TrainingSettings:
     validation: float = 0.05
     evaluate_every: int = 200
     checkpoint_every: int = 500
+    times: str = "uniform"
+    weight: str = "velocity"
     precision: str = "float32"
     seed: int = 0
 
@@ -67,6 +73,8 @@ class TrainingSettings:
             raise ValueError(f"training expects a validation fraction in [0, 1); got {self.validation}.")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"training expects precision float32 or bfloat16; got '{self.precision}'.")
+        time_law(self.times)
+        lookup("weight of times", self.weight, WEIGHTS)
         for name, holds, wanted in (
             ("learning_rate", 0 < self.learning_rate < math.inf, "a positive rate"),
             ("warmup", self.warmup >= 0, "no negative number of steps"),
@@ -130,7 +138,8 @@ class Data:
         for epoch in torch.unique(positions // n).tolist():
             here = positions // n == epoch
             index[here] = self._order(seed, epoch)[positions[here] % n]
-        return self.prepare(self.u[index])
+        u = self.u.index_select(0, index) if isinstance(self.u, Tensor) else self.u[index]  # indexing a tensor takes twice as long
+        return self.prepare(u)
 
     def held_batch(self, first: int, last: int) -> tuple[Tensor, Tensor | None]:
         """Some of the samples held out."""
@@ -155,6 +164,7 @@ class Trainer:
         settings: how to fit.
         folder: where `state.pt` and `log.jsonl` go.
         device: where to compute.
+        coupling: which noise meets which data.
     """
 
     def __init__(
@@ -166,10 +176,13 @@ class Trainer:
         settings: TrainingSettings,
         folder: FilePath,
         device: torch.device,
+        coupling: Coupling | None = None,
     ) -> None:
         network = velocity.network.to(device)
         self.velocity, self.network = velocity, network
-        self.path, self.source, self.data, self.settings = path, source, data, settings
+        self.source, self.data, self.settings = source, data, settings
+        self.objective = Objective(path, time_law(settings.times), settings.weight)
+        self.coupling = coupling or Independent()
         self.folder, self.device = folder, device
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -203,12 +216,11 @@ class Trainer:
         settings = self.settings
         generator = torch.Generator().manual_seed(settings.seed * 7_919 + 104_729 * (self.step + 1))
         x1, condition = self.data.batch(self.step, settings.batch, settings.seed)
-        x0 = self.source.colour(torch.randn(x1.shape, generator=generator))
-        t = stratified_times(settings.batch, generator)
+        x0, x1, condition, drawn = self._drawn(x1, condition, generator)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * self._rate(self.step)
         self.network.train()
-        loss = self._loss(x0, x1, t, condition).mean()
+        loss = self._loss(x0, x1, drawn, condition).mean()
         if not torch.isfinite(loss):
             raise ValueError(
                 f"training diverged: the loss of step {self.step + 1} is {loss.item()}. "
@@ -229,25 +241,34 @@ class Trainer:
         warmup = min(1.0, (step + 1) / max(self.settings.warmup, 1))
         return warmup * 0.5 * (1 + math.cos(math.pi * step / self.settings.steps))
 
-    def _loss(self, x0: Tensor, x1: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+    def _drawn(self, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None, Drawn]:
+        """Pairs of noise and these fields, with their conditions, and the times at which they are met."""
+
+        def noise() -> Tensor:
+            return self.source.colour(torch.randn(x1.shape, generator=generator))
+
+        x0 = noise()
+        drawn = self.objective.draw(len(x1), generator, lambda: noise().to(self.device))
+        return *self.coupling(x0, x1, condition, generator), drawn
+
+    def _loss(self, x0: Tensor, x1: Tensor, drawn: Drawn, condition: Tensor | None) -> Tensor:
         self.velocity.condition = None if condition is None else condition.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
-            return flow_matching_loss(self.velocity, self.path, x0.to(self.device), x1.to(self.device), t.to(self.device))
+            return self.objective(self.velocity, x0.to(self.device), x1.to(self.device), drawn)
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """Loss of the averaged weights on held-out fields, with the same noise and times at every call."""
+        """Loss of the averaged weights on held-out fields, paired as in training, with the same noise and times at every call."""
         kept = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.network.load_state_dict(self.average)
         self.network.eval()
         n = min(self.data.held, 256)
         generator = torch.Generator().manual_seed(self.settings.seed)
-        times = stratified_times(n, generator)
         losses = []
         for i in range(0, n, self.settings.batch):
             x1, condition = self.data.held_batch(i, min(i + self.settings.batch, n))
-            x0 = self.source.colour(torch.randn(x1.shape, generator=generator))
-            losses.append(self._loss(x0, x1, times[i : i + len(x1)], condition))
+            x0, x1, condition, drawn = self._drawn(x1, condition, generator)
+            losses.append(self._loss(x0, x1, drawn, condition))
         self.network.load_state_dict(kept)
         return torch.cat(losses).mean().item()
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from pcfm.guard import Guard
 from pcfm.path import AffinePath, broadcast
 
 
@@ -88,19 +89,17 @@ class NetworkVelocity(nn.Module):
 
 
 class GuardedVelocity:
-    """A velocity that holds samples still where it is not finite, and remembers which: one bad sample does not cost its batch.
+    """A velocity that never sees nor gives what is not finite, and tells the guard of it: one bad sample does not cost its batch.
+
+    A sample whose state is not finite is evaluated at zero; one whose velocity is not finite is held still.
 
     Arguments:
         velocity: the velocity.
-        count: samples of the batch.
-
-    Attributes:
-        failed: samples whose velocity was NaN or infinite at some time, (B,).
+        guard: of the batch.
     """
 
-    def __init__(self, velocity: NetworkVelocity, count: int) -> None:
-        self.velocity = velocity
-        self.failed = torch.zeros(count, dtype=torch.bool)
+    def __init__(self, velocity: NetworkVelocity, guard: Guard) -> None:
+        self.velocity, self.guard = velocity, guard
 
     @property
     def calls(self) -> int:
@@ -111,14 +110,16 @@ class GuardedVelocity:
         return self.velocity.backward_calls
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        out: Tensor = self.velocity(x, t)
-        if bool(torch.isfinite(out.sum())):
-            return out
-        bad = ~torch.isfinite(out).flatten(1).all(1)
-        if len(bad) != len(self.failed):
-            raise ValueError(f"the network gives NaN or Inf in a batch of {len(bad)} that is not that of the samples, {len(self.failed)}.")
-        self.failed = self.failed | bad.cpu()
-        return torch.where(broadcast(bad, x), torch.zeros_like(out), out)
+        out: Tensor = self.velocity(self._finite(x, t, "the state overflowed"), t)
+        return self._finite(out, t, "the network gave NaN or Inf")
+
+    def _finite(self, x: Tensor, t: Tensor, cause: str) -> Tensor:
+        """The fields, with zeros in place of those that are not finite."""
+        if bool(torch.isfinite(x.sum())):
+            return x
+        bad = ~torch.isfinite(x).flatten(1).all(1)
+        self.guard.lose(bad, f"{cause} at t = {float(t.max()):.3g}")
+        return torch.where(broadcast(bad, x), torch.zeros_like(x), x)
 
 
 class GaussianFlow:

@@ -78,6 +78,11 @@ class Fields:
         return replace(self, u=u, parameters=parameters, mesh=None if self.mesh is None else self.mesh.take(positions))
 
     @property
+    def nbytes(self) -> int:
+        """Bytes that the values of the fields take, in memory or in a file."""
+        return self.u.numel() * self.u.dtype.itemsize
+
+    @property
     def values(self) -> Tensor:
         """All fields in memory."""
         return self.u.load() if isinstance(self.u, Lazy) else self.u
@@ -224,6 +229,15 @@ def _thinned(axis: Axis, stride: int) -> Axis:
     return Axis.at(axis.name, positions.tolist(), periodic=axis.periodic, length=period, unit=axis.unit)
 
 
+def prototype(count: int, channels: tuple[str, ...], grid: Grid, dtype: torch.dtype) -> Fields:
+    """Fields without values, like others that are still to be made: what a file of those needs can be asked before any is."""
+
+    def none(box: tuple[slice, ...]) -> Any:
+        raise ValueError("a prototype of fields has no values.")
+
+    return Fields(Lazy(none, (count, len(channels), *grid.shape), dtype, "prototype"), grid, channels)
+
+
 def join(parts: Sequence[Fields]) -> Fields:
     """Sets of fields of one kind as one; nothing is read.
 
@@ -288,4 +302,5 @@ class Batches(torch.utils.data.Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
     def __getitems__(self, index: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
         positions = torch.tensor(index)
-        return self.fields.u[positions], {name: values[positions] for name, values in self.fields.parameters.items()}
+        u = self.fields.u[positions] if isinstance(self.fields.u, Lazy) else self.fields.u.index_select(0, positions)
+        return u, {name: values[positions] for name, values in self.fields.parameters.items()}

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+Gather = Callable[[Tensor, tuple[int | slice, ...]], Tensor]
+"""From positions of samples, and a whole number or slice for each of the other axes, to the values there."""
+
 Read = Callable[[tuple[slice, ...]], Any]
 """From one slice an axis, with positive steps, to the numbers there, an array or a tensor."""
 
@@ -27,6 +30,7 @@ class Lazy:
         shape: of the whole array, samples first.
         dtype: of the tensors; values are converted where they are stored otherwise.
         name: what to call the array in errors, the file's name.
+        gather: reads samples in any order in one go, where the source can; they are read one by one by default.
 
     Example:
         >>> table = torch.arange(12.0).reshape(3, 4)
@@ -37,15 +41,19 @@ class Lazy:
         tensor([9., 1.], dtype=torch.float64)
     """
 
-    def __init__(self, read: Read, shape: Sequence[int], dtype: torch.dtype, name: str = "fields") -> None:
-        self.read, self.dtype, self.name = read, dtype, name
+    def __init__(self, read: Read, shape: Sequence[int], dtype: torch.dtype, name: str = "fields", gather: Gather | None = None) -> None:
+        self.read, self.dtype, self.name, self.gather = read, dtype, name, gather
         self.shape = torch.Size(shape)
         self.ndim = len(self.shape)
 
     @classmethod
     def of(cls, values: Tensor) -> Lazy:
         """The view of a tensor, mapped from a file, of which nothing is copied until it is indexed."""
-        return cls(lambda box: values[box], values.shape, values.dtype)
+
+        def gather(rows: Tensor, inner: tuple[int | slice, ...]) -> Tensor:
+            return values[(slice(None), *inner)].index_select(0, rows)
+
+        return cls(lambda box: values[box], values.shape, values.dtype, gather=gather)
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -70,6 +78,10 @@ class Lazy:
             inner = tuple(keys[1:])
             if not rows:
                 return self[(slice(0, 0), *inner)]
+            if self.gather is not None:
+                within = [self._box(d, k) for d, k in enumerate(inner, 1)]
+                places = tuple(b.start if isinstance(k, int) else b for b, k in zip(within, inner, strict=True))
+                return self.gather(torch.tensor(rows), places)
             return torch.stack([self[(row, *inner)] for row in rows])
         box = [self._box(d, k) for d, k in enumerate(keys)]
         wanted = tuple(len(range(*b.indices(n))) for b, n in zip(box, self.shape, strict=True))
@@ -118,11 +130,23 @@ class Lazy:
         def read(inner: tuple[slice, ...]) -> Any:
             return self[tuple(_compose(outer, part) for outer, part in zip(ranges, inner, strict=True))]
 
-        return Lazy(read, [len(r) for r in ranges], self.dtype, self.name)
+        whole = self.gather
+
+        def gather(rows: Tensor, inner: tuple[int | slice, ...]) -> Tensor:
+            assert whole is not None
+            places = (outer[k] if isinstance(k, int) else _compose(outer, k) for outer, k in zip(ranges[1:], inner, strict=True))
+            return whole(ranges[0].start + ranges[0].step * rows, tuple(places))
+
+        return Lazy(read, [len(r) for r in ranges], self.dtype, self.name, None if whole is None else gather)
 
     def rows(self, index: Any) -> Lazy:
         """Samples in another order, still unread."""
         positions = self._positions(0, index)
+        order, whole = torch.tensor(positions, dtype=torch.long), self.gather
+
+        def gather(rows: Tensor, inner: tuple[int | slice, ...]) -> Tensor:
+            assert whole is not None
+            return whole(order[rows], inner)
 
         def read(box: tuple[slice, ...]) -> Any:
             here, inner = positions[box[0]], box[1:]
@@ -130,7 +154,7 @@ class Lazy:
                 return self[(slice(here[0], here[-1] + 1), *inner)]
             return self[(here, *inner)]
 
-        return Lazy(read, (len(positions), *self.shape[1:]), self.dtype, self.name)
+        return Lazy(read, (len(positions), *self.shape[1:]), self.dtype, self.name, None if whole is None else gather)
 
     def blocks(self) -> range:
         """Starts of pieces of a moderate number of values; their step is the number of samples in each."""

@@ -16,6 +16,7 @@ import torch
 
 from pde_datasets.fields import Fields
 from pde_datasets.problem import Problem
+from pde_datasets.steps import Told, listening
 
 _PIECE = 1 << 23
 """Values in a piece, about: 64 MiB of float64."""
@@ -56,7 +57,14 @@ def shard(problem: Problem, count: int, number: int, shards: int) -> tuple[int, 
 
 
 def produce(
-    problem: Problem, first: int, last: int, *, seed: int = 0, workers: int = 1, device: str | torch.device = "cpu"
+    problem: Problem,
+    first: int,
+    last: int,
+    *,
+    seed: int = 0,
+    workers: int = 1,
+    device: str | torch.device = "cpu",
+    told: Told = lambda done, of: None,
 ) -> Iterator[Fields]:
     """Samples first .. last - 1 of a seed, in order and in pieces.
 
@@ -65,13 +73,14 @@ def produce(
         seed: of the data set.
         workers: processes that draw; with one, this one draws.
         device: where to compute.
+        told: hears of the time steps of each piece; with several workers, of none.
     """
-    size = piece_size(problem)
-    starts = [first, *range((first // size + 1) * size, last, size)] if first < last else []
-    tasks = [(start, stop - start) for start, stop in zip(starts, [*starts[1:], last], strict=True)]
+    tasks = _tasks(first, last, piece_size(problem))
     if workers <= 1:
         for start, count in tasks:
-            yield problem.draw(count, seed=seed, start=start, device=device)
+            with listening(told):
+                drawn = problem.draw(count, seed=seed, start=start, device=device)
+            yield drawn
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -82,6 +91,14 @@ def produce(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def _tasks(first: int, last: int, size: int) -> Iterator[tuple[int, int]]:
+    """First sample and number of each piece, one after the other: a list would grow with the count."""
+    while first < last:
+        stop = min(last, (first // size + 1) * size)
+        yield first, stop - first
+        first = stop
 
 
 def _draw(problem: Problem, seed: int, start: int, count: int, device: str) -> Fields:

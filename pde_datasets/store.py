@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -32,6 +33,9 @@ from pde_datasets.mesh_store import read_mesh, write_mesh
 FORMAT = "pcfm-fields"
 VERSION = 1
 
+_LARGE = 1 << 20
+"""Bytes of a parameter that is mapped and not read."""
+
 
 def check_free(path: Path, overwrite: bool) -> None:
     """Refuse to write over a file unasked.
@@ -43,6 +47,29 @@ def check_free(path: Path, overwrite: bool) -> None:
         raise ValueError(f"{path} is a folder; expected a file to write. Name a file inside it.")
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists already. Choose another name, or pass --overwrite.")
+
+
+def check_space(path: Path, size: int) -> None:
+    """Refuse to begin a file that its disk cannot hold; what an unfinished one of that name takes is counted as free.
+
+    Raises:
+        ValueError: fewer than so many bytes are free.
+    """
+    part = path.with_name(path.name + ".part")
+    taken = part.stat().st_blocks * 512 if part.exists() else 0
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    free = shutil.disk_usage(folder).free + taken
+    if size > free:
+        raise ValueError(
+            f"{path} needs {_amount(size)} of disk; {_amount(free)} are free in {folder}. Ask for fewer or smaller samples, or write "
+            "elsewhere."
+        )
+
+
+def _amount(size: int) -> str:
+    """Bytes in words."""
+    power = next((p for p in range(5) if size < 1024 ** (p + 1)), 5)
+    return f"{size / 1024**power:.4g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB')[power]}"
 
 
 class Writer:
@@ -93,7 +120,7 @@ class Writer:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{self.part} cannot be gone on with: {error}. Start again with --overwrite.") from error
         if old != self.settings or count != self.count or not whole:
-            changed = sorted(k for k in {*old, *self.settings} if old.get(k) != self.settings.get(k))
+            changed = sorted({"count" if k == "total" else k for k in {*old, *self.settings} if old.get(k) != self.settings.get(k)})
             raise ValueError(
                 f"{self.part} was made with other settings ({', '.join(changed) or 'count'}). "
                 "Repeat the command that made it, or start again with --overwrite."
@@ -105,6 +132,8 @@ class Writer:
         stop = self.written + len(fields)
         fields = replace(fields, u=fields.values)
         if not self.written:
+            rows = (fields.values, *fields.parameters.values(), *(certificate or {}).values())
+            check_space(self.path, self.count * sum(values[0].numel() * values.element_size() for values in rows))
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.ledger.unlink(missing_ok=True)  # before the samples it counts are overwritten
         with h5py.File(self.part, "r+" if self.written else "w") as file:
@@ -161,6 +190,12 @@ class Writer:
             self._shorten(keep.nonzero().flatten())
         os.replace(self.part, self.path)
         self.ledger.unlink()
+
+    def discard(self) -> None:
+        """Remove what is written so far."""
+        self.part.unlink(missing_ok=True)
+        self.ledger.unlink(missing_ok=True)
+        self.written = 0
 
     def _shorten(self, kept: Tensor) -> None:
         """Leave some of the samples."""
@@ -231,7 +266,7 @@ def read(path: Path) -> Fields:
                 Grid(*(Axis.from_json(axis) for axis in json.loads(file.attrs["grid"]))),
                 channels=tuple(str(name) for name in data.attrs["channels"]),
                 units=tuple(str(name) for name in data.attrs["units"]),
-                parameters={name: torch.from_numpy(values[()]) for name, values in file.get("parameters", {}).items()},
+                parameters={name: _numbers(path, values) for name, values in file.get("parameters", {}).items()},
                 roles={role: tuple(names) for role, names in json.loads(laws.attrs["roles"]).items()},
                 laws=tuple(json.loads(laws.attrs["stated"])),
                 attributes={"format": "pcfm", **json.loads(file.attrs["attributes"])},
@@ -245,6 +280,11 @@ def certificate(path: Path) -> dict[str, Tensor]:
     """The certificate stored with fields, empty if there is none."""
     with h5py.File(path, "r") as file:
         return {name: torch.from_numpy(values[()]) for name, values in file.get("certificate", {}).items()}
+
+
+def _numbers(path: Path, values: h5py.Dataset) -> Tensor:
+    """A parameter: in memory, or mapped where there are so many samples that it counts."""
+    return _map(path, values) if values.nbytes > _LARGE else torch.from_numpy(values[()])
 
 
 def _map(path: Path, data: h5py.Dataset) -> Tensor:

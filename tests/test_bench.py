@@ -7,7 +7,6 @@ import io
 import json
 import math
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -231,6 +230,29 @@ def test_published_values_stand_beside_ours_in_their_unit() -> None:
     assert columns[2].unit == "0.01"
 
 
+def test_the_page_of_suites_compares_ours_with_the_best_that_is_lawful() -> None:
+    """An unlawful method may be nearer; the truth and ours are no others; published values stand beside those of the record."""
+    from benchmarks.suites import page, verdicts
+
+    def row(method: str, mean: float, spread: float, violation: float) -> dict[str, Any]:
+        return {"method": method, "mmse-nodes": (mean, 0.1), "smse-nodes": spread, "violation": violation}
+
+    rows = [
+        row(TRUTH, 0.001, 0.001, 0.0),
+        row("unconstrained", 0.01, 0.01, 1.0),
+        row("pcfm-consistent", 0.2, 0.3, 1e-16),
+        row("pcfm-published", 0.4, 0.2, 1e-16),
+        row("flower", 0.1, 0.9, 1e-15),
+        {"method": "pdm", "failure": "lost"},
+    ]
+    mean, spread = verdicts("heat-ic", rows)
+    assert (mean["name"], mean["best"], mean["ours"], mean["truth"]) == ("flower", (10.0, 10.0), (20.0, 10.0), (0.1, 10.0))
+    assert (spread["name"], spread["best"], spread["ours"], spread["violation"]) == ("pcfm-published", 20.0, 30.0, 1e-16)
+    text = page([SUITES["heat-ic"]], {"heat-ic": {"rows": rows, "seeds": 1, "settings": {"count": 5, "steps": 3}}})
+    assert "| PCFM | pcfm-published | 0.241 | 40.0 ± 10.0 | 0.937 | 20.0 |" in text
+    assert "5 samples of one seed, 3 flow steps" in text
+
+
 def test_suites_are_listed(call: Call) -> None:
     rows = call("list suites --json").json()["suites"]
     assert [row["name"] for row in rows] == list(SUITES)
@@ -284,27 +306,56 @@ def test_a_run_interrupted_anywhere_ends_with_the_table_of_one_that_was_not(
     assert not list((tmp_path / "a").rglob("*.part*"))
 
 
-def test_a_killed_process_is_gone_on_with(done: Path, tmp_path: Path) -> None:
-    command = f"bench tiny --quick --quiet --out {tmp_path / 'a'}"
-    code = (
-        "import sys; from tests import test_bench as t; t.SUITES['tiny'] = t.TINY; from pcfm.cli import main; "
-        f"sys.exit(main({shlex.split(command)!r}))"
-    )
+KILLED = """
+import sys, time
+from pathlib import Path
+from tests import test_bench as t
+from pcfm.cli import main
+from pcfm.networks import FourierOperator
+
+t.SUITES["tiny"] = t.TINY
+real, folder, after = FourierOperator.forward, Path(sys.argv[1]), sys.argv[2]
+calls = iter(range(int(sys.argv[3])))
+
+def forward(self, *arguments):
+    if (folder / after).exists() and next(calls, None) is None:
+        (folder.parent / "here").touch()
+        time.sleep(600)
+    return real(self, *arguments)
+
+FourierOperator.forward = forward
+sys.exit(main(["bench", "tiny", "--quick", "--quiet", "--out", str(folder)]))
+"""
+"""A benchmark that waits in a call of its network, so many calls after some file is there."""
+
+
+@pytest.mark.parametrize(
+    ("after", "calls"),
+    [("data.h5", 6), ("runs/project-end.seed-0.json", 6), ("runs/pcfm.seed-1.json", 7)],
+    ids=["in training", "in the second batch of a method", "in the last method"],
+)
+def test_a_process_killed_in_the_middle_is_gone_on_with(after: str, calls: int, done: Path, tmp_path: Path) -> None:
+    """SIGKILL, which nothing in the process can answer, within a step of a trajectory or of the training."""
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", KILLED, str(tmp_path / "a"), after, str(calls)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    sign, deadline = tmp_path / "a/runs/unconstrained.seed-0.json", time.monotonic() + 120
-    while not sign.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.001)
-    os.kill(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "here").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
     _, said = process.communicate()
-    assert process.returncode == -signal.SIGKILL, f"finished before it could be killed: {said.decode()}"
+    assert process.returncode == -signal.SIGKILL, f"ended before it could be killed: {said.decode()}"
+    assert (tmp_path / "here").exists(), "it never came so far"
+    kept = {file: file.read_bytes() for file in (tmp_path / "a/runs").glob("*.json")}
+    assert (len(kept) > 0) == (after != "data.h5")
     assert not (tmp_path / "a/table.md").exists()
     assert run(tmp_path / "a", resume=True) == rows_of(done)
+    assert all(file.read_bytes() == before for file, before in kept.items())
+    assert not list((tmp_path / "a").rglob("*.part*"))
 
 
 def test_more_methods_and_seeds_are_added_to_what_is_there(done: Path, tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -68,10 +72,75 @@ def test_shards_join_to_what_one_run_makes(call: Call) -> None:
     torch.testing.assert_close(joined.values, whole.values, rtol=0, atol=1e-14)
     assert torch.equal(joined.parameters["phase"], whole.parameters["phase"])
     assert joined.laws == whole.laws
-    lacking = call("convert part.3-of-3.h5 part.1-of-3.h5 --out less.h5")
+
+
+@pytest.fixture
+def shards(call: Call) -> None:
+    """Heat in three shards, of samples 0 to 2, 3 to 6 and 7 to 9."""
+    for i in (1, 2, 3):
+        assert call(f"{HEAT} --out part.h5 --shard {i}/3").status == 0
+
+
+@pytest.mark.usefixtures("shards")
+@pytest.mark.parametrize(
+    ("given", "missing", "named"),
+    [
+        ((2, 3), "0 to 2 of 10", (1,)),
+        ((1, 2), "7 to 9 of 10", (3,)),
+        ((3, 1), "3 to 6 of 10", (2,)),
+        ((2,), "0 to 2, 7 to 9 of 10", (1, 3)),
+        ((1,), "3 to 9 of 10", (2, 3)),
+    ],
+)
+def test_missing_shards_are_noticed_and_named(given: tuple[int, ...], missing: str, named: tuple[int, ...], call: Call) -> None:
+    files = " ".join(f"part.{i}-of-3.h5" for i in given)
+    lacking = call(f"convert {files} --out less.h5")
     assert lacking.status == 2
-    assert "part.3-of-3.h5 begins at 7" in lacking.err
+    assert f"samples {missing} ({', '.join(f'part.{i}-of-3.h5' for i in named)})" in lacking.err
     assert not Path("less.h5").exists()
+    taken = call(f"convert {files} --out less.h5 --incomplete --json")
+    assert taken.status == 0
+    assert missing in taken.json()["notes"]
+    assert len(pde_datasets.open("less.h5")) == sum((3, 4, 3)[i - 1] for i in given)
+
+
+@pytest.mark.usefixtures("shards")
+def test_a_shard_named_twice_is_refused_though_incomplete_is_allowed(call: Call) -> None:
+    ran = call("convert part.1-of-3.h5 part.1-of-3.h5 --out twice.h5 --incomplete")
+    assert ran.status == 2
+    assert "without overlaps" in ran.err
+
+
+@pytest.mark.usefixtures("shards")
+def test_shards_of_two_data_sets_are_each_checked(call: Call) -> None:
+    """The files of another seed do not fill the gap."""
+    for i in (1, 2):
+        assert call(f"{HEAT} --out other.h5 --seed 6 --shard {i}/2".replace("--seed 5", "")).status == 0
+    files = "part.2-of-3.h5 other.2-of-2.h5 part.1-of-3.h5 other.1-of-2.h5"
+    lacking = call(f"convert {files} --out less.h5")
+    assert lacking.status == 2
+    assert "samples 7 to 9 of 10 (part.3-of-3.h5)" in lacking.err
+    assert call(f"convert {files} part.3-of-3.h5 --out both.h5 --quiet").status == 0
+    both = pde_datasets.open("both.h5").values
+    assert torch.equal(both[:3], pde_datasets.open("part.1-of-3.h5").values)
+    assert torch.equal(both[10:15], pde_datasets.open("other.1-of-2.h5").values)
+
+
+@pytest.mark.usefixtures("shards")
+def test_shards_of_an_earlier_version_are_read_with_a_word(call: Call) -> None:
+    """Their settings lack the total: gaps and a missing first one are noticed, a missing last one cannot be."""
+    for i in (1, 2, 3):
+        with h5py.File(f"part.{i}-of-3.h5", "r+") as file:
+            attributes = json.loads(file.attrs["attributes"])
+            del attributes["settings"]["total"]
+            file.attrs["attributes"] = json.dumps(attributes)
+    refused = call("convert part.2-of-3.h5 part.3-of-3.h5 --out less.h5")
+    assert refused.status == 2
+    assert "samples 0 to 2 (part.1-of-3.h5)" in refused.err
+    read = call("convert part.2-of-3.h5 part.1-of-3.h5 --out less.h5")
+    assert read.status == 0
+    assert "part.1-of-3.h5, part.2-of-3.h5: an earlier version wrote no total" in read.out
+    assert len(pde_datasets.open("less.h5")) == 7
 
 
 def test_workers_make_the_same_file(call: Call) -> None:
@@ -108,12 +177,157 @@ def test_a_killed_shard_resumes(call: Call, monkeypatch: pytest.MonkeyPatch) -> 
         ("--shard 0/2", "from 1 to 2"),
         ("--workers 0", "at least 1"),
         ("--preset nonsense", "no preset 'nonsense'. Known: pcfm, eci"),
+        ("--count 1000000000000", "a.h5 needs 931.3 TiB of disk; "),
+        ("--set diffusivity=1:5", "expects two numbers, such as diffusivity=[1,5], without spaces; got 1:5"),
+        ("--set diffusivity=3", "such as diffusivity=[1,5], without spaces, or diffusivity=[3,3] for this one; got 3"),
+        ("--set diffusivity=[1,2,3]", "such as diffusivity=[1,5], without spaces; got [1,2,3]"),
     ],
 )
 def test_bad_calls_of_generate(flags: str, message: str, call: Call) -> None:
     ran = call(f"{HEAT} --out a.h5 {flags}")
     assert ran.status == 2
     assert message in ran.err
+    assert not list(Path().glob("a.*"))
+
+
+def test_a_list_of_numbers_may_have_any_length(call: Call) -> None:
+    """Heat capacity ratios of a gas are as many as one likes, Reynolds numbers of Kolmogorov flow a range or none."""
+    assert call("generate euler-1d --count 1 --set points=16 times=2 gamma=[1.3,1.4,1.6] --out a.h5 --quiet").status == 0
+    assert pde_datasets.open("a.h5").attributes["settings"]["gamma"] == [1.3, 1.4, 1.6]
+    command = "generate kolmogorov --count 1 --set points=16 spin_up=0.1 interval=0.1 snapshots=1 --quiet"
+    assert call(f"{command} --set reynolds=[50,100] --out b.h5").status == 0
+    ran = call(f"{command} --set reynolds=50 --out c.h5")
+    assert ran.status == 2
+    assert "expects a list of numbers, such as reynolds=[1,2], without spaces; got 50" in ran.err
+
+
+@pytest.mark.parametrize("most", [1, 256])
+def test_samples_that_would_all_be_the_same_are_refused(most: int, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they come in one piece or in several; nothing stays behind."""
+    monkeypatch.setattr("pde_datasets.production._MOST", most)
+    command = "generate cavity --set cells=8 times=2 reynolds=[100,100] --out a.h5 --quiet"
+    ran = call(f"{command} --count 2")
+    assert ran.status == 2
+    assert "draws nothing at random with these settings" in ran.err
+    assert not list(Path().glob("a.*"))
+    assert call(f"{command} --count 1").status == 0
+    assert call(f"{command} --count 2 --set reynolds=[100,200] --overwrite").status == 0
+
+
+def test_pieces_are_listed_as_they_are_needed() -> None:
+    """Memory does not grow with the count."""
+    tracemalloc.start()
+    drawn = next(produce(Heat(points=8, times=2), 0, 10**15))
+    assert len(drawn) == 256
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22
+
+
+@pytest.mark.parametrize(
+    ("command", "foretold"),
+    [
+        ("cylinder --count 2 --set resolution=8 spin_up=0.5 times=3 duration=0.5 upstream=3 downstream=5 side=3", True),
+        ("channel --count 2 --set cells=8 times=3 duration=0.05", True),
+        ("decaying-turbulence --count 2 --set points=16 times=3 duration=0.1", False),
+        ("euler-1d --count 2 --set points=16 times=3", False),
+    ],
+)
+def test_progress_within_a_trajectory_is_told(command: str, foretold: bool, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a step, where patience is short, up to the last; and nothing is said to those who want quiet."""
+    monkeypatch.setattr("pcfm.commands.common.PATIENCE", -1.0)
+    ran = call(f"generate {command} --out a.h5")
+    assert ran.status == 0
+    told = re.findall(r"^  0/2 samples  step (\d+)( of \d+)? of the next$", ran.err, re.MULTILINE)
+    assert [int(number) for number, _ in told] == list(range(1, len(told) + 1))
+    assert len(told) >= 2
+    assert {of for _, of in told} == {f" of {len(told)}" if foretold else ""}
+    assert not call(f"generate {command} --out a.h5 --overwrite --quiet").err
+
+
+# --- what the ending of a name says ------------------------------------------------------------------------------------------------
+
+WRITING = {
+    "generate": "generate heat --count 2 --set points=16 times=3 --out {}",
+    "project": "project heat.h5 --law mass --out {}",
+    "convert": "convert heat.h5 --out {}",
+    "sample": "sample kolmogorov --count 2 --steps 1 --out {}",
+}
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_another_ending_is_refused_before_any_work(name: str, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pde_datasets.open", lambda *_: pytest.fail("a file was opened"))
+    monkeypatch.setattr("pcfm.experiment.load", lambda *_: pytest.fail("a model was opened"))
+    ran = call(WRITING[name].format("a.txt"))
+    assert ran.status == 2
+    assert ".h5 (our layout), .hdf5 (our layout), .nc (netCDF with CF attributes), .vti (ParaView" in ran.err
+    assert "got 'a.txt'" in ran.err
+    assert not list(Path().glob("a.*"))
+
+
+@pytest.mark.parametrize("name", ["generate", "project", "convert"])
+@pytest.mark.parametrize("ending", [".hdf5", ".nc", ".NC"])
+def test_the_ending_says_what_is_written(name: str, ending: str, call: Call) -> None:
+    assert call("generate heat --count 2 --set points=16 times=3 --out heat.h5 --quiet").status == 0
+    assert call(f"{WRITING[name].format('a' + ending)} --quiet").status == 0
+    written = pde_datasets.open(f"a{ending}")
+    assert written.attributes["format"] == ("pcfm" if ending == ".hdf5" else "netcdf")
+    torch.testing.assert_close(written.values, pde_datasets.open("heat.h5").values, rtol=0, atol=1e-14)
+    assert sorted(path.name for path in Path().glob("a.*")) == sorted([f"a{ending}", *(["a.json"] if name != "convert" else [])])
+    if name == "project" and ending != ".hdf5":
+        assert written.parameters["certificate_converged"].tolist() == [1, 1]
+        assert written.parameters["certificate_violation"].abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("name", ["generate", "project"])
+def test_image_data_are_a_file_a_sample_and_time(name: str, call: Call) -> None:
+    assert call("generate heat --count 2 --set points=16 times=3 --out heat.h5 --quiet").status == 0
+    assert call(f"{WRITING[name].format('a.vti')} --quiet").status == 0
+    times = [f"a.{i}.{t}.vti" for i in range(2) for t in range(3)]
+    assert sorted(path.name for path in Path().glob("a.*")) == sorted([*times, "a.0.pvd", "a.1.pvd", "a.json"])
+    again = call(f"{WRITING[name].format('a.vti')}")
+    assert again.status == 2
+    assert "a.0.0.vti exists already" in again.err
+
+
+def test_fields_that_a_file_cannot_hold_are_refused_before_they_are_made(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pde_datasets.production.produce", lambda *_, **__: pytest.fail("fields were made"))
+    ran = call("generate cylinder --count 1 --out a.vti")
+    assert ran.status == 2
+    assert "three equally spaced axes" in ran.err
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """5 samples of 16 x 8 values of 8 bytes are 5 KiB, and their parameters come to 80 bytes more."""
+    room = shutil.disk_usage(".")
+    for free, status in ((5 * 1024 - 1, 2), (5 * 1024 + 79, 2), (5 * 1024 + 80, 0)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: room._replace(free=free))
+        ran = call("generate heat --count 5 --set points=16 times=8 --out a.h5 --quiet")
+        assert ran.status == status
+        if status:
+            assert re.search(r"a.h5 needs 5(\.\d+)? KiB of disk; .* KiB are free in .*fewer or smaller samples", ran.err)
+            assert not list(Path().glob("a.*"))
+
+
+def test_a_killed_export_resumes(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pde_datasets.production._MOST", 2)
+    append, calls = store.Writer.append, []
+
+    def failing(self: store.Writer, *args: object, **options: object) -> None:
+        calls.append(self.written)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        append(self, *args, **options)  # type: ignore[arg-type]
+
+    command = "generate heat --count 4 --set points=512 times=8 --out a.nc --quiet"
+    monkeypatch.setattr(store.Writer, "append", failing)
+    assert call(command).status == 130
+    assert sorted(path.name for path in Path().glob("a.*")) == ["a.nc.h5.part", "a.nc.h5.part.json"]
+    monkeypatch.setattr(store.Writer, "append", append)
+    assert call(f"{command} --resume").status == 0
+    assert sorted(path.name for path in Path().glob("a.*")) == ["a.json", "a.nc"]
+    assert len(pde_datasets.open("a.nc")) == 4
 
 
 def test_a_preset_is_a_set_of_settings(call: Call) -> None:
@@ -212,7 +426,10 @@ def test_parts_are_cut_thinned_and_split(call: Call) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--out a.xyz", "endings .h5, .nc, .vti"),
+        ("--out a.xyz", "ends in one of .h5"),
+        ("--out a.h5 --every 2", "Give --windows"),
+        ("--out a.h5 --stride 2", "Give --windows"),
+        ("--out a.h5 --windows 2 --every 0", "at least 1"),
         ("--out heat.h5", "exists already"),
         ("--out a.h5 --thin y=2", "along time, x"),
         ("--out a.h5 --thin x=two", "AXIS=k"),
@@ -271,7 +488,7 @@ def test_inspect_says_units_times_and_what_a_mesh_lacks(call: Call) -> None:
     told = call("inspect line.h5").out
     assert re.search(r"1 sample,.*time: 3 nodes.*length 2 days\n.*x: 4 nodes.*length 5\n", told, re.DOTALL)
     assert re.search(r"time +3\.5\n +boundaries +walls", told)
-    assert "maximum-principle" in told
+    assert "maximum principle" in told
     for points, words in ((6, "6 points\n"), (9, "6 points of 9 points"), (0, "6 points, no coordinates")):
         mesh = Mesh(torch.rand(points, 2, dtype=torch.float64))
         store.write(Path("mesh.h5"), Fields(torch.rand(2, 1, 6), on_mesh(6), ("u",), mesh=mesh), overwrite=True)

@@ -96,6 +96,16 @@ def dipole() -> Tensor:
     return torch.sin(2 * TAU / 2 * y / 3.0)[None]
 
 
+def grown(u: Tensor, growth: Tensor) -> Tensor:
+    """A rate that grows by a coefficient of each sample."""
+    return growth.reshape(-1, 1).to(u) * u[:, 0].square().mean(-1)
+
+
+def thick(u: Tensor, growth: Tensor) -> Tensor:
+    """A density with one."""
+    return u[:, 0] * (1 + growth.reshape(-1, 1, 1).to(u) * u[:, 0].square())
+
+
 LAWS: dict[str, tuple[Callable[[], Constraint], tuple[int, ...]]] = {
     "initial": (lambda: InitialCondition(LINE, normal((1, 5), 1)), (1, 5, 5)),
     "initial, one each": (lambda: InitialCondition(LINE, normal((3, 1, 5), 1)), (1, 5, 5)),
@@ -190,6 +200,10 @@ LAWS: dict[str, tuple[Callable[[], Constraint], tuple[int, ...]]] = {
         (2, 4, 6, 4),
     ),
     "budget": (lambda: Intersection(InitialCondition(LINE, normal((3, 1, 5), 1)), Budget(LINE, logistic)), (1, 5, 5)),
+    "budget with coefficients of each sample": (
+        lambda: Budget(LINE, [grown, lambda u, growth: logistic(u)], coefficients={"growth": torch.tensor([0.1, 0.4, -0.2])}),
+        (1, 5, 5),
+    ),
     "budget of a scheme": (lambda: Budget(LINE, logistic, theta=0.0, received=[0.1, 0.0, -0.1, 0.2]), (1, 5, 5)),
     "budget of a density": (lambda: Budget(LINE, logistic, density=lambda u: (1 + u[:, 0].square()).sqrt()), (1, 5, 5)),
     "what came in": (lambda: Intersection(InitialCondition(LINE, torch.ones(1, 5)), Budget(LINE, received=normal((3, 4), 3))), (1, 5, 5)),
@@ -357,3 +371,44 @@ def test_no_lawful_field_is_nearer(law: tuple[Constraint, Tensor]) -> None:
         other = project(constraint, u + 0.3 * normal(tuple(u.shape), 30 + seed))
         assert other.converged.all()
         assert ((other.u - u).flatten(1).norm(dim=1) >= nearest - 1e-9).all()
+
+
+def test_a_budget_knows_what_passes_through() -> None:
+    """As much out as in, a thousand times the content: the net flux is round-off of either, told apart only where they are given apart."""
+    u = normal((2, 1, 5, 5), 50)
+    passing = 1e3 * (1 + u[:, 0].mean(-1).square())
+    through = Budget(LINE, [lambda u: 1e3 * (1 + u[:, 0].mean(-1).square()), lambda u: -1e3 * (1 + u[:, 0].mean(-1).square())])
+    still = Budget(LINE)
+    net = Budget(LINE, lambda u: 0.0 * u[:, 0].mean(-1))
+    assert torch.allclose(through.residual(u), still.residual(u), atol=1e-12)
+    assert torch.allclose(net.scale(u), still.scale(u))
+    turnover = 2 * through.gaps * (passing[:, 1:] + passing[:, :-1]) / 2
+    assert torch.allclose(through.scale(u) - still.scale(u), turnover, rtol=1e-12)
+    assert project(through, u).converged.all()
+
+
+def test_coefficients_of_a_budget_are_those_of_its_samples() -> None:
+    """Taken with them, where a function that has closed over a batch has it still."""
+    growth, u = torch.tensor([0.1, 0.4, -0.2], dtype=torch.float64), normal((3, 1, 5, 5), 51)
+    law = Budget(LINE, grown, coefficients={"growth": growth}, density=thick, received=[0.1, 0.0, -0.1, 0.2])
+    assert law.samples == 3
+    whole = project(law, u)
+    for i in range(3):
+        part = law.take(slice(i, i + 1))
+        alone = Budget(LINE, lambda u, g=growth[i]: grown(u, g), density=lambda u, g=growth[i]: thick(u, g), received=[0.1, 0.0, -0.1, 0.2])
+        assert part.samples == 1
+        assert torch.equal(part.residual(u[i : i + 1]), alone.residual(u[i : i + 1]))
+        assert (project(part, u[i : i + 1]).u - whole.u[i : i + 1]).abs().max() < 1e-12
+    assert (whole.u - project(Budget(LINE, lambda u: grown(u, growth[:1]), received=[0.1, 0.0, -0.1, 0.2]), u).u).abs().max() > 1e-3
+    shared = Budget(LINE, grown, coefficients={"growth": growth[:1]})
+    assert shared.samples == 1
+    with pytest.raises(ValueError, match=r"coefficients of the same number of samples, \(B, ...\); got \{'a': 2, 'b': 3\}"):
+        Budget(LINE, grown, coefficients={"a": growth[:2], "b": growth})
+    with pytest.raises(ValueError, match=r"got \{'growth': 0\}"):
+        Budget(LINE, grown, coefficients={"growth": growth[0]})
+
+
+def test_a_budget_with_coefficients_and_received_of_each_sample() -> None:
+    growth, u, received = torch.tensor([0.1, 0.4, -0.2]), normal((3, 1, 5, 5), 51), normal((3, 4), 52)
+    law = Budget(LINE, grown, coefficients={"growth": growth}, received=received)
+    assert torch.equal(law.take(slice(1, 3)).residual(u[1:]), law.residual(u)[1:])

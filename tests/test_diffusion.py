@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +14,7 @@ from constraints import Axis, Grid, Mass, Units
 from pcfm.diffusion import PREDICTIONS, ContinuousLevels, DiffusionVelocity, DiscreteLevels, FlowAsDiffusion, NoiseLevels
 from pcfm.path import AffinePath
 from pcfm.samplers import Heun
-from pcfm.schedule import Scales, Schedule
+from pcfm.schedule import Scales
 from pcfm.source import WhiteNoise
 from tests.oracles_gmm import Mixture, MixtureOracle
 
@@ -27,14 +30,9 @@ MIXTURE = Mixture(
 )
 
 
-class AtLevel(Schedule):
-    """The scales of one noise level, at any time."""
-
-    def __init__(self, a: Tensor, s: Tensor) -> None:
-        self.a, self.s = a, s
-
-    def __call__(self, t: Tensor) -> Scales:
-        return Scales(self.a, self.s, t * 0, t * 0)
+def at_level(a: Tensor, s: Tensor) -> Any:
+    """What the oracle needs of a path: the scales of one noise level, at any time."""
+    return SimpleNamespace(schedule=lambda t: Scales(a, s, t * 0, t * 0))
 
 
 def predictor(levels: NoiseLevels, kind: str, *, shift: float = 0.0):
@@ -48,7 +46,7 @@ def predictor(levels: NoiseLevels, kind: str, *, shift: float = 0.0):
 
     def network(x: Tensor, label: Tensor) -> Tensor:
         a, s = scales(label[0] + shift)
-        data = MixtureOracle(MIXTURE, AffinePath(AtLevel(a, s))).endpoint(x, torch.tensor(0.5))
+        data = MixtureOracle(MIXTURE, at_level(a, s)).endpoint(x, torch.tensor(0.5))
         noise = (x - a * data) / s
         return {"noise": noise, "data": data, "v": a * noise - s * data}[kind]
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
+from dataclasses import fields as fields_of
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pcfm.cli import main
+from pcfm.commands.common import open_fields
+from pde_datasets import Fields
+from pde_datasets.loaders.words import Words
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,6 +58,18 @@ def test_generation_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         exec(compile(block, "docs/generation.md", "exec"), namespace)
 
 
+def test_flow_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pcfm.experiment import COUPLINGS, SCHEDULES
+
+    monkeypatch.chdir(tmp_path)
+    run_console("docs/flow.md")
+    namespace: dict[str, object] = {"__name__": "flow"}
+    for block in blocks("docs/flow.md", "python"):
+        exec(compile(block, "docs/flow.md", "exec"), namespace)
+    text = (ROOT / "docs" / "flow.md").read_text()
+    assert all(f"| `{name}` |" in text for name in (*SCHEDULES, *COUPLINGS)), "the tables name every schedule and coupling"
+
+
 def test_sampling_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pcfm.methods import METHODS
 
@@ -92,3 +110,63 @@ def test_the_architecture_page_names_every_module() -> None:
         for file in (ROOT / package).glob("*.py"):
             if not file.name.startswith("__"):
                 assert file.name in text, f"{package}/{file.name} is not on docs/architecture.md"
+
+
+def said(tmp_path: Path, *words: str) -> Fields:
+    """What `pcfm` makes of words, given as on the command line, of the flow that docs/data.md speaks of: (n, t, x, y) = (3, 2, 4, 5)."""
+    u, v, rho = (np.arange(120.0).reshape(3, 2, 4, 5) + i for i in range(3))
+    xs, viscosity = np.array([0.0, 0.1, 0.4, 1.0]), np.array([1.0, 2.0, 3.0])
+    np.savez(tmp_path / "flow.npz", u=u, v=v, rho=rho, xs=xs, viscosity=viscosity)
+    return open_fields(tmp_path / "flow.npz", None, words)
+
+
+WORDS: dict[str, Callable[[Fields], bool]] = {
+    "layout": lambda fields: fields.u.shape == (3, 3, 2, 4, 5) and fields.grid.names == ("time", "x", "y"),
+    "fields": lambda fields: fields.channels == ("u", "v"),
+    "channels": lambda fields: fields.channels == ("a", "b"),
+    "units": lambda fields: fields.units == ("m s-1", "m s-1"),
+    "periodic": lambda fields: [axis.periodic for axis in fields.grid.axes] == [False, True, True],
+    "cells": lambda fields: [axis.cells for axis in fields.grid.axes] == [False, True, True],
+    "length": lambda fields: [axis.extent for axis in fields.grid.axes] == [0.5, 2.0, 1.0],
+    "origin": lambda fields: fields.grid.axes[1].positions()[0] == -1,
+    "coordinates": lambda fields: (
+        fields.grid.axes[1].positions().tolist() == [0.0, 0.1, 0.4, 1.0]
+        and fields.grid.axes[2].positions().tolist() == [0.0, 0.1, 0.3, 0.7, 1.0]
+    ),
+    "axis_units": lambda fields: [axis.unit for axis in fields.grid.axes] == ["s", "km", "km"],
+    "roles": lambda fields: fields.roles == {"velocity": ("u", "v"), "density": ("rho",)},
+    "laws": lambda fields: fields.laws == ("mass", "divergence-free:scheme=spectral"),
+    "parameters": lambda fields: fields.parameters["viscosity"].tolist() == [1.0, 2.0, 3.0],
+    "equation": lambda fields: fields.attributes["equation"] == "u_t + u u_x = 0",
+}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_each_word_of_the_data_page_means_what_it_says(word: str, tmp_path: Path) -> None:
+    example = re.search(rf"^\| `{word}` \| `([^`]*)` \|", (ROOT / "docs" / "data.md").read_text(), re.MULTILINE)
+    assert example is not None, f"docs/data.md has no example of {word}"
+    words = shlex.split(example[1])
+    if word != "layout":
+        words.append("layout=n t x y")
+    if word in ("channels", "units"):
+        words.append("fields=u,v")
+    assert WORDS[word](said(tmp_path, *words))
+
+
+def test_the_data_page_has_every_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(WORDS) == {entry.name for entry in fields_of(Words)}
+    said(tmp_path, "layout=n t x y")
+    monkeypatch.chdir(tmp_path)
+    run_console("docs/data.md")
+
+
+@pytest.mark.parametrize(
+    "text", ["velocity=u,v density=rho", "velocity=u+v, density=rho", "velocity=u v density=rho", "velocity=u,v+density=rho"]
+)
+def test_entries_are_parted_as_names_are(text: str, tmp_path: Path) -> None:
+    assert said(tmp_path, "layout=n t x y", f"roles={text}").roles == {"velocity": ("u", "v"), "density": ("rho",)}
+
+
+def test_units_of_axes_may_hold_spaces(tmp_path: Path) -> None:
+    axes = said(tmp_path, "layout=n t x y", "axis_units=x=degrees east y=m t=s").grid.axes
+    assert [axis.unit for axis in axes] == ["s", "degrees east", "m"]

@@ -79,9 +79,32 @@ KEYS: list[Any] = [
 ]  # fmt: skip
 
 
+SOURCES = pytest.mark.parametrize("source", [Counted().lazy(), Lazy.of(TABLE)], ids=["read", "mapped"])
+"""Samples in any order come one by one, or in one go."""
+
+
+@SOURCES
 @pytest.mark.parametrize("key", KEYS, ids=str)
-def test_lazy_arrays_index_like_tensors(key: Any) -> None:
-    assert torch.equal(Counted().lazy()[key], TABLE[key])
+def test_lazy_arrays_index_like_tensors(key: Any, source: Lazy) -> None:
+    assert torch.equal(source[key], TABLE[key])
+
+
+@pytest.mark.parametrize(
+    "inner", [([3, 1, 1],), ([0, -1], 1, slice(2, 4)), ([0, 2, 2], -1, slice(0, 2)), ([-1, 1], slice(None), 1, slice(1, 3))], ids=str
+)
+def test_parts_of_mapped_arrays_are_gathered_in_one_go(inner: Any) -> None:
+    """Through every view: the whole is asked for all samples at once, and only there."""
+    asked = []
+
+    def gather(rows: Tensor, places: tuple[int | slice, ...]) -> Tensor:
+        asked.append(rows.tolist())
+        return TABLE[(slice(None), *places)].index_select(0, rows)
+
+    lazy = Lazy(lambda box: pytest.fail("read one by one"), TABLE.shape, TABLE.dtype, gather=gather)
+    part = lazy.narrowed(slice(0, 5, 2), slice(None), slice(1, 6, 2)).rows([2, 0, 1, 2, 2])
+    assert torch.equal(part[inner], TABLE[0:5:2, :, 1:6:2][[2, 0, 1, 2, 2]][inner])
+    assert len(asked) == 1
+    assert asked[0] == [[4, 0, 2, 4, 4][i] for i in inner[0]]
 
 
 @pytest.mark.parametrize("key", [slice(1, 3), (slice(2, 4), 1), ([4, 0], slice(0, 1), slice(1, 3))], ids=str)
@@ -92,12 +115,11 @@ def test_lazy_arrays_read_no_more_than_they_return(key: Any) -> None:
     assert counted.lazy()[key].numel() == counted.values > 0
 
 
+@SOURCES
 @pytest.mark.parametrize("inner", KEYS[:13], ids=str)
-def test_parts_of_lazy_arrays_stay_lazy(inner: Any) -> None:
-    counted = Counted()
-    part = counted.lazy().narrowed(slice(0, 5, 2), slice(None), slice(1, 6, 2)).rows([2, 0, 1, 2, 2])
+def test_parts_of_lazy_arrays_stay_lazy(inner: Any, source: Lazy) -> None:
+    part = source.narrowed(slice(0, 5, 2), slice(None), slice(1, 6, 2)).rows([2, 0, 1, 2, 2])
     whole = TABLE[0:5:2, :, 1:6:2][[2, 0, 1, 2, 2]]
-    assert counted.values == 0
     assert part.shape == whole.shape
     if not (isinstance(inner, tuple) and len(inner) > 2 and inner[2] == 2):
         assert torch.equal(part[inner], whole[inner])

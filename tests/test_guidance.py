@@ -14,7 +14,7 @@ from scipy import optimize
 from torch import Tensor, nn
 
 import pcfm
-from constraints import Axis, Energy, FunctionConstraint, Grid, InitialCondition, Intersection, PointValues, positivity
+from constraints import Axis, Energy, FunctionConstraint, Grid, InitialCondition, Intersection, PointValues, positivity, project
 from constraints.calculus.finite_difference import CentralDifference
 from constraints.calculus.vector import laplacian
 from constraints.constraint import LinearConstraint
@@ -206,7 +206,21 @@ def test_posterior_sampler_survives_a_law_that_the_flow_obeys_and_an_inexact_net
         return sampler(normal((64, 1, 5), 71), times(20)).abs().max().item()
 
     assert largest() < 8
-    assert largest(slack=0.0, clip=0.0) > 100
+    assert largest(slack=0.0, clip=0.0) < 8, "its reach bounds it as well"
+    assert largest(slack=0.0, reach=0.0, clip=0.0) > 100
+
+
+def test_reach_shortens_guidance_that_goes_further_than_the_shortest_move() -> None:
+    path, x, t = AffinePath(), normal((6, 1, 5), 14), at(0.5)
+    free = GaussianPosterior(EXACT, iterations=12)
+    guided = GuidedVelocity(GaussianOracle(PRIOR, path), path, [free])
+    here = guided.estimate(x, t)
+    shortest = here.towards(project(EXACT, here.endpoint).u - here.endpoint)
+    ratio = (free(here).flatten(1).norm(dim=1) / shortest.flatten(1).norm(dim=1))[:, None, None]
+    assert (ratio > 1).all()
+    middle = ratio.median().item()
+    bounded = GaussianPosterior(EXACT, iterations=12, reach=middle)(here)
+    assert torch.allclose(bounded, free(here) * (middle / ratio).clamp_max(1), atol=1e-12)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
@@ -235,7 +249,9 @@ def test_posterior_sampler_has_the_posterior_mean_and_covariance() -> None:
     def errors(covariance: str, steps: int) -> tuple[float, float]:
         flow = GaussianOracle(PRIOR)
         found = pushed(
-            lambda noise: PosteriorFlow(RungeKutta4(flow), flow, AffinePath(), NOISY, covariance=covariance, iterations=12, clip=0.0),
+            lambda noise: PosteriorFlow(
+                RungeKutta4(flow), flow, AffinePath(), NOISY, covariance=covariance, iterations=12, reach=0.0, clip=0.0
+            ),
             5,
             times(steps),
         )

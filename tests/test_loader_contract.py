@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,21 @@ def test_truncated_files_raise_one_line(kind: str, share: float, tmp_path: Path)
     with pytest.raises(ValueError) as caught:
         loaders.open(path)
     assert "\n" not in str(caught.value)
+
+
+def test_the_data_page_says_which_formats_are_folders() -> None:
+    """Every format has a row, alone or with its like; where the page speaks of a folder, a folder opens."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "data.md").read_text()
+    rows = [line.split("|")[1:3] for line in page.partition("## ")[0].splitlines() if line.startswith("| `")]
+    said = {name: text for names, text in rows for name in re.findall(r"`([^`]+)`", names)}
+    assert set(said) == set(FORMATS)
+    for name in ("pyclaw", "airfrans", "cfdbench", "openfoam"):
+        assert "folder" in said[name]
+        assert "folder" in FORMATS[name].description
+    assert "folder" not in said["pyro2"]
+
+
+def test_pyro2_frames_open_one_by_one(tmp_path: Path) -> None:
+    WRITERS["pyro2"](tmp_path)
+    with pytest.raises(ValueError, match=r"it is a folder with .*: name a file inside it"):
+        loaders.open(tmp_path)

@@ -96,11 +96,11 @@ def damaged(folder: Path, change: Callable[[Path], object]) -> Path:
         (lambda f: np.savetxt(f / "p_data.csv", np.ones((3, 16)), delimiter=","), "got 3 x 36 and 3 x 16"),
         (lambda f: np.savetxt(f / "p_data.csv", np.where(np.eye(3, 36), np.nan, 1.0), delimiter=","), "finite values"),
         (lambda f: (f / "p_data.csv").write_text((f / "p_data.csv").read_text() + ",".join(["x"] * 36)), "of one size"),
-        (lambda f: (f / "p_data.csv").write_text((f / "p_data.csv").read_text().replace("e", "z", 200)), "expects one of the formats"),
-        (lambda f: np.savetxt(f / "p_data.csv", np.ones((3, 35)), delimiter=","), "expects one of the formats"),
-        (lambda f: (f / "p_data.csv").write_text(",".join(f"c{i}" for i in range(36))), "expects one of the formats"),
-        (lambda f: (f / "p_data.csv").unlink(), "expects one of the formats"),
-        (lambda f: (f / "p_data.csv").write_text(""), "expects one of the formats"),
+        (lambda f: (f / "p_data.csv").write_text((f / "p_data.csv").read_text().replace("e", "z", 200)), "not recognised, it is a folder"),
+        (lambda f: np.savetxt(f / "p_data.csv", np.ones((3, 35)), delimiter=","), "not recognised, it is a folder"),
+        (lambda f: (f / "p_data.csv").write_text(",".join(f"c{i}" for i in range(36))), "not recognised, it is a folder"),
+        (lambda f: (f / "p_data.csv").unlink(), "not recognised, it is a folder"),
+        (lambda f: (f / "p_data.csv").write_text(""), "not recognised, it is a folder"),
     ],
 )
 def test_pairs_that_are_none_are_refused(change: Callable[[Path], object], message: str, tmp_path: Path) -> None:

@@ -682,6 +682,39 @@ def write_cutout(path: Path, frames: tuple[int, ...] = (1, 11), lower: bool = Fa
     return path
 
 
+def write_old_cutout(path: Path, frames: tuple[int, ...] = (10, 20)) -> Path:
+    """As the older service wrote it: points 2 .. 7 of x, 4 .. 7 of y, 0 .. 2 of z."""
+    axes = 2.0 + np.arange(6), 4.0 + np.arange(4), np.arange(3.0)
+    with h5py.File(path, "w") as file:
+        for frame in frames:
+            data = table(np.zeros(1), np.arange(4), np.array([frame]), *axes)[0, :, 0]
+            for name, part in (("u", data[:3]), ("p", data[3:])):
+                file.create_dataset(f"{name}{frame:05d}", data=part.transpose(3, 2, 1, 0), compression="lzf")
+        file["_contents"], file["_dataset"] = np.array([9]), np.array([3])
+        file["_start"], file["_size"] = np.array([1, 2, 4, 0]), np.array([len(frames), 6, 4, 3])
+    return path
+
+
+def test_jhtdb_older_layout(tmp_path: Path) -> None:
+    """Its coordinates are the numbers of the points; the table of the test is a function of them."""
+    fields = loaders.open(write_old_cutout(tmp_path / "f.h5"))
+    check(fields, tolerance=1e-5)
+    assert fields.attributes["format"] == "jhtdb"
+    assert fields.channels == ("u", "v", "w", "pressure")
+    assert [axis.positions().tolist() for axis in fields.grid.axes] == [[10, 20], [2, 3, 4, 5, 6, 7], [4, 5, 6, 7], [0, 1, 2]]
+    assert "points are counted from 0" in fields.attributes["notes"]
+
+
+@pytest.mark.parametrize("start", [np.arange(3), np.array([1.0, 2.0, 3.0, 4.0])], ids=["three", "floats"])
+def test_jhtdb_older_layout_without_a_start(start: np.ndarray, tmp_path: Path) -> None:
+    path = write_old_cutout(tmp_path / "f.h5")
+    with h5py.File(path, "r+") as file:
+        del file["_start"]
+        file["_start"] = start
+    with pytest.raises(ValueError, match="four whole numbers _start"):
+        loaders.open(path)
+
+
 @pytest.mark.parametrize("lower", [False, True])
 def test_trap_13_cutouts_are_stored_z_first(lower: bool, tmp_path: Path) -> None:
     fields = loaders.open(write_cutout(tmp_path / "f.h5", lower=lower))
@@ -999,6 +1032,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "pbfm": lambda folder: write_kolmogorov(folder / "kolmogorov.h5"),
     "pbfm/stall": lambda folder: write_stall(folder / "stall.h5"),
     "jhtdb": lambda folder: write_cutout(folder / "cutout.h5"),
+    "jhtdb/older": lambda folder: write_old_cutout(folder / "older.h5"),
     **{kind: (lambda folder, kind=kind: save_mat(folder / f"{kind.replace('/', '-')}.mat", mat_arrays(kind))) for kind in MAT},
     **{
         f"{kind}/7.3": (lambda folder, kind=kind: save_mat(folder / f"{kind.replace('/', '-')}73.mat", mat_arrays(kind), "7.3"))

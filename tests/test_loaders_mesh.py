@@ -551,7 +551,7 @@ def test_openfoam_flux_is_asked_for_by_name(tmp_path: Path) -> None:
     assert pde_datasets.open(case).attributes["format"] == "openfoam"
     assert not FORMATS["openfoam-flux"].recognises(case)
     assert FORMATS["openfoam-flux"].reading_of == "openfoam"
-    with pytest.raises(ValueError, match=r"open expects openfoam-flux: .*got a text file"):
+    with pytest.raises(ValueError, match=r"not of format openfoam-flux .*it is a text file"):
         pde_datasets.open(write_columns(tmp_path / "table.dat"), "openfoam-flux")
 
 
@@ -1349,7 +1349,7 @@ def test_bad_tables(tmp_path: Path) -> None:
     for text in ("one\ntwo\n", "1\n2\n3\n", "x, y\n1.0, 2.0\n", "0 1\n2 3 4\n"):
         path.write_text(text)
         assert not FORMATS["columns"].recognises(path)
-        with pytest.raises(ValueError, match="got a text file"):
+        with pytest.raises(ValueError, match="it is a text file"):
             pde_datasets.open(path)
 
 

@@ -22,6 +22,7 @@ from constraints import (
     Intersection,
     Mass,
     Momentum,
+    Monotone,
     PointValues,
     project,
 )
@@ -45,6 +46,7 @@ from pcfm.samplers import (
     Sampler,
     TangentFlow,
 )
+from pcfm.samplers.dual import _squared_norm
 from pcfm.schedule import Cosine
 from pcfm.velocity import GaussianFlow
 from tests.oracles import Gaussian, GaussianOracle, pushed, wasserstein
@@ -502,18 +504,40 @@ def test_dual_flow_leaves_inequalities_that_hold_and_pushes_others_inside() -> N
     assert (ended.x <= 0.6).all()
 
 
-def test_dual_flow_is_stable_only_for_small_rows_unless_whitened() -> None:
+def test_dual_flow_is_stable_in_any_unit_but_as_published_for_small_rows_only() -> None:
     oracle, x0 = GaussianOracle(correlated()), normal((3, 1, SIZE), 18)
 
-    def end(factor: float, **options: float) -> Tensor:
+    def end(factor: float, steps: int = 50, **options: bool) -> Tensor:
         law = FunctionConstraint(lambda u: factor * (u[:, 0].sum(1, keepdim=True) - 1.0))
-        return law.residual(DualFlow(oracle, law, final=False, **options)(x0, grid_of(50))) / factor  # type: ignore[arg-type]
+        return law.residual(DualFlow(oracle, law, final=False, **options)(x0, grid_of(steps))) / factor  # type: ignore[arg-type]
 
-    assert end(1.0).abs().max() < 1.0
-    assert end(20.0).abs().max() > 1e10
-    assert torch.allclose(end(20.0, whiten=True), end(1.0, whiten=True), atol=1e-10)
-    with pytest.raises(ValueError, match="whitens equalities only"):
-        DualFlow(oracle, Bounds(0.0, None), whiten=True)
+    assert end(1.0, whiten=False).abs().max() < 1.0
+    assert end(20.0, whiten=False).abs().max() > 1e10
+    for steps in (2, 50):
+        assert torch.allclose(end(20.0, steps), end(1.0, steps), atol=1e-10)
+        assert end(20.0, steps).abs().max() < 5.0
+
+
+@pytest.mark.parametrize("steps", [2, 30])
+def test_dual_flow_is_stable_under_inequalities_in_any_unit(steps: int) -> None:
+    """Beside equalities in another unit; the multipliers are those of the scaled rows."""
+    oracle, x0 = GaussianOracle(correlated()), normal((6, 1, SIZE), 17)
+
+    def end(factor: float) -> Tensor:
+        bound = Monotone(Grid(Axis("x", SIZE, length=SIZE / factor)), "x")
+        law = Intersection(bound, FunctionConstraint(lambda u: 30 * (u[:, 0].sum(1, keepdim=True) - 1.0)))
+        return DualFlow(oracle, law, final=False)(x0, grid_of(steps))
+
+    assert torch.allclose(end(1.0), end(1e3), atol=1e-9)
+    assert end(1e3).abs().max() < 10
+
+
+def test_norms_by_the_power_method() -> None:
+    law, u = curved_law(), normal((5, 1, 8), 1)
+    residual, jacobian = law.linearise(u)
+    for i, found in enumerate(_squared_norm(jacobian, residual)[:, 0]):
+        exact = torch.linalg.matrix_norm(dense(law, u[i, 0])[1], 2) ** 2
+        assert 0.8 * exact < found <= (1 + 1e-12) * exact
 
 
 # Schedules of projections -------------------------------------------------------------------------------------------------------------
@@ -727,7 +751,16 @@ def law_grid(law: Constraint) -> Grid:
     [
         ("pcfm:shoot=0", "shoot of at least 1"),
         ("pcfm:mode=newton", "mode among root, anchored, least-squares"),
-        ("pcfm:ridge=-1", "not to be negative"),
+        ("pcfm:newton=1,ridge=-1", "not to be negative"),
+        ("pcfm:mode=anchored", "option 'mode' of method 'pcfm' changes nothing: newton=0"),
+        ("pcfm:rate=0.1", "option 'rate' of method 'pcfm' changes nothing: weight=0"),
+        ("pcfm-published:final=false,finish=2", "option 'finish' of method 'pcfm-published' changes nothing: final=false"),
+        ("pdm:process=ode,inner=3", "option 'inner' of method 'pdm' changes nothing: process=ode"),
+        ("pdm:churn=0.5", "option 'churn' of method 'pdm' changes nothing: process=langevin"),
+        ("dual:gain=0,power=1", "option 'power' of method 'dual' changes nothing: gain=0"),
+        ("guided:gradient=state,damped=true", "option 'damped' of method 'guided' changes nothing"),
+        ("posterior:covariance=isotropic,slack=0", "option 'slack' of method 'posterior' changes nothing"),
+        ("d-flow:regulariser=radial", "option 'regulariser' of method 'd-flow' changes nothing"),
         ("pcfm-consistent:every=0", "every of at least 1"),
         ("pcfm-consistent:since=2", r"since in \[0, 1\]"),
         ("eci:mix=0", "mix of at least 1"),
@@ -744,6 +777,39 @@ def test_options_out_of_range_are_refused(text: str, message: str) -> None:
     oracle = GaussianOracle(correlated())
     with pytest.raises(ValueError, match=message):
         made(text, oracle, line_law(), lambda: torch.zeros(1))
+
+
+STEPS_OF_THEIR_OWN = {"pcfm", "pcfm-published", "eci", "pdm", "dual", "diffusionpde", "flower", "ipcfm-slack"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_solver_is_used_or_refused(name: str) -> None:
+    """Where it is taken, it changes the samples."""
+    law = InitialCondition(Grid(Axis("time", 5), Axis("x", 8, periodic=True)), normal((1, 8), 25))
+    flow = pcfm.wrap(Still(), grid=law_grid(law), channels=("u",))
+    text = {"d-flow": "d-flow:iterations=1", "source-chain": "source-chain:moves=1"}.get(name, name)
+
+    def drawn(solver: str) -> Tensor:
+        return pcfm.sample(flow, 2, law=law if METHODS[name].lawful else None, method=text, solver=solver, steps=3).u
+
+    velocity = flow.velocity()
+    x = torch.zeros(1, 1, 5, 8)
+    sampler = build(text, Setting(Euler(velocity), velocity, PATH, law, lambda: x, flow.source, lambda shape: x))
+    if "solver" in sampler.idle():
+        with pytest.raises(ValueError, match=f"solver 'heun' changes nothing in method '{name}'"):
+            drawn("heun")
+    else:
+        assert name not in STEPS_OF_THEIR_OWN
+        assert (drawn("heun") - drawn("euler")).abs().max() > 1e-6
+
+
+def test_steps_as_published_take_equalities_only() -> None:
+    grid = Grid(Axis("x", 8, periodic=True))
+    law = Intersection(Mass(grid, 0.0), Bounds(-1.0, 1.0))
+    for name in ("pcfm-published", "pcfm:newton=1", "pcfm:finish=1"):
+        with pytest.raises(ValueError, match="take equalities only, as published; got the inequality 'bounds"):
+            pcfm.sample(pcfm.wrap(Still(), grid=grid), 2, law=law, method=name, steps=2)
+    assert pcfm.sample(pcfm.wrap(Still(), grid=grid), 2, law=law, method="pcfm", steps=2).converged.all()
 
 
 def test_prediction_alone_is_the_solver() -> None:

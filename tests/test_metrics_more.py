@@ -1113,7 +1113,7 @@ def test_samples_borrow_the_parameters_of_the_reference() -> None:
         assert (rows["CE(IC), as published"]["value"] < 1e-12) == lawful
         assert (rows["feasible at 1e-06"]["value"] == 1) == lawful
         assert rows["residual: local conservation"]["relative"] < 1e-12, "which no parameter enters"
-        assert rows["held out: bounds"]["value"] is None
+        assert rows["held out: maximum principle"]["value"] is None
     own = {row["metric"]: row for row in compare(problem.draw(6, seed=9), reference, metrics=groups, splits=1)}
     assert own["CE(IC), as published"]["value"] == 0, "fields that bring their own parameters keep them"
 

@@ -34,8 +34,22 @@ from constraints import (
 from constraints.calculus.finite_volume import godunov
 from constraints.calculus.staggered import Staggered
 from constraints.face import RowMask
-from constraints.linear import FourierSymbol, KroneckerSum, Noisy, RowCombination, Selection, SparseMap, Stacked, Weighted, WeightedSum
+from constraints.linear import (
+    FourierSymbol,
+    KroneckerSum,
+    Noisy,
+    RowCombination,
+    RowSelection,
+    Selection,
+    SparseMap,
+    Stacked,
+    Weighted,
+    WeightedSum,
+)
+from constraints.linear.entries import Entries
+from constraints.linear.explicit import ExplicitRows
 from constraints.linear.solve import conjugate_gradients, pseudo_inverse
+from constraints.linear.stepping import LineSteps, TimeSteps
 from tests.fields import (
     BOX,
     CAVITY,
@@ -307,3 +321,28 @@ def test_noise_is_added_to_the_gram_matrix() -> None:
         expected = torch.linalg.inv(matrix @ matrix.T + torch.diag(r))
         y = normal((2, inner.rows), 6)
         assert torch.allclose(Noisy(inner, r).solve_gram(y), y @ expected, atol=1e-10)
+
+
+def test_entries_are_the_matrix(operator: LinearMap) -> None:
+    """Entries of one place add up to it; weights of values, masks and combinations of rows act on them as on the map."""
+    entries = operator.entries()
+    if entries is None:
+        assert not isinstance(
+            operator, (Selection, WeightedSum, RowSelection, RowCombination, SparseMap, ExplicitRows, TimeSteps, LineSteps)
+        )
+        return
+    values = math.prod(operator.shape)
+
+    def matrix(given: Entries, rows: int) -> Tensor:
+        written = torch.zeros(rows, values, dtype=torch.float64)
+        return written.index_put((given.rows, given.columns), given.values.expand(1, -1)[0].to(torch.float64), accumulate=True)
+
+    expected, scale, weight = dense(operator), normal((values,), 6), normal((operator.rows,), 7)
+    mixed = normal((3, operator.rows), 8) * (normal((3, operator.rows), 9) > 0)
+    for given, wanted in (
+        (entries, expected),
+        (entries.weighted(scale), expected * scale),
+        (entries.masked(weight), weight[:, None] * expected),
+        (entries.combined(mixed), mixed @ expected),
+    ):
+        assert torch.allclose(matrix(given, len(wanted)), wanted, atol=1e-12)

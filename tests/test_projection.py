@@ -13,6 +13,7 @@ from torch import Tensor
 
 from constraints import (
     Axis,
+    Budget,
     Constraint,
     Dirichlet,
     DivergenceFree,
@@ -32,6 +33,7 @@ from constraints import (
     project,
 )
 from constraints.linear import Stacked
+from constraints.newton import certified
 from tests.fields import LINE, PLANE, TAU, dense, normal
 
 
@@ -265,3 +267,67 @@ def test_moves_to_dtype_and_state_dict() -> None:
     law = Intersection(DivergenceFree(PLANE), Energy(PLANE, 0.5))
     assert any("target" in key for key in law.state_dict())
     assert project(law.to(torch.float32), normal((1, 2, 8, 7), 1, torch.float32)).converged.all()
+
+
+def test_certificate_that_is_left_for_later_is_that_of_the_result() -> None:
+    """Structured laws, a closed form and Gauss-Newton steps: what is read later is what the fields say of themselves."""
+    grid = Grid(Axis("time", 4), *PLANE.axes)
+    first = project(DivergenceFree(PLANE), normal((3, 2, 8, 7), 60)).u
+    first = first - first.mean((2, 3), keepdim=True)
+    line = Grid(Axis("time", 20), Axis("x", 9))
+    decay = Budget(line, lambda u: -(u[:, 0].square()).mean(-1), theta=0.5)
+    laws: list[tuple[Constraint, Tensor]] = [
+        (Intersection(InitialCondition(line, normal((1, 9), 61)), Mass(line)), normal((3, 1, 20, 9), 62)),
+        (
+            Intersection(DivergenceFree(grid), Momentum(grid, 0.0), Energy(grid), InitialCondition(grid, first)),
+            normal((3, 2, 4, 8, 7), 63),
+        ),
+        (Intersection(InitialCondition(line, 1 + 0.1 * normal((1, 9), 64)), decay), 1 + 0.1 * normal((3, 1, 20, 9), 65)),
+    ]
+    for law, u in laws:
+        with torch.no_grad():
+            result = project(law, u)
+            assert result._certificate is None  # nobody has asked yet
+            known = certified(law, result.u, u, result.multiplier)
+        assert result.converged.all(), law.name
+        assert known.converged.all()
+        assert torch.equal(result.violation, known.violation)
+        force = u - result.u
+        for leaf, part in zip(law.leaves(), result.multiplier.split([leaf.residual(u).shape[1] for leaf in law.leaves()], 1), strict=True):
+            force = force - leaf.jacobian(result.u).adjoint(part)
+        assert force.abs().max() <= 1e-12 * u.abs().max(), law.name
+        assert project(law, u.clone().requires_grad_()).u.detach().allclose(result.u, rtol=1e-12, atol=1e-13)
+
+
+def test_certificate_of_fields_changed_before_it_is_read_is_refused() -> None:
+    law, u = Mass(LINE, 1.0), normal((2, 1, 5, 5), 66)
+    for changed in ("input", "result"):
+        given = u.clone()
+        with torch.no_grad():
+            result, before = project(law, given), project(law, given)
+            assert before.converged.all()
+            (given if changed == "input" else result.u).add_(1.0)
+            with pytest.raises(RuntimeError, match="changed in place"):
+                _ = result.converged
+            assert before.converged.all()  # read in time
+
+
+def test_large_input_and_small_result_are_checked_and_corrected() -> None:
+    """Where the projection removes nearly all of the input, its round-off is not that of the result."""
+    grid = Grid(Axis("time", 3), Axis("x", 8, periodic=True))
+    law = Intersection(InitialCondition(grid, torch.zeros(1, 8)), Mass(grid))
+    u = 1e8 + normal((2, 1, 3, 8), 67)
+    with torch.no_grad():
+        result = project(law, u)
+    assert result.converged.all()
+    assert result.violation.max() <= 1e-12 * result.u.abs().max()
+
+
+def test_given_values_that_break_a_law_at_their_own_time_are_found_out() -> None:
+    """No free value could mend it, so no structure may hide it."""
+    grid = Grid(Axis("time", 3), Axis("x", 8, periodic=True))
+    law = Intersection(InitialCondition(grid, torch.ones(1, 8)), Mass(grid, 0.0))
+    with torch.no_grad():
+        result = project(law, normal((2, 1, 3, 8), 68))
+    assert not result.converged.any()
+    assert result.violation.min() > 1e-3

@@ -21,7 +21,7 @@ def pullback(function: Function, u: Tensor) -> tuple[Tensor, Function]:
         function: f.
         u: where; any shape.
     """
-    if _transforming():
+    if _differentiated():
         value, pull = torch.func.vjp(function, u)[:2]
         return value, lambda y: pull(y)[0]
     with torch.enable_grad():
@@ -36,7 +36,7 @@ def pullback(function: Function, u: Tensor) -> tuple[Tensor, Function]:
 
 def hessian_product(function: Function, u: Tensor, weights: Tensor, direction: Tensor) -> Tensor:
     r"""$\sum_i w_i \nabla^2 f_i(u)\,z$ for rows (B, m) of a function of fields: two reverse passes, sample by sample."""
-    if _transforming():
+    if _differentiated():
 
         def slope(v: Tensor) -> Tensor:
             pulled: Tensor = torch.func.vjp(function, v)[1](weights)[0]
@@ -62,6 +62,11 @@ def _gradient(value: Tensor, at: Tensor, y: Tensor, *, keep: bool) -> Tensor:
     return gradient.detach()
 
 
-def _transforming() -> bool:
+def transforming() -> bool:
+    """Whether a transform of `torch.func` is at work: what is computed now may not outlive it."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _differentiated() -> bool:
     """Whether somebody differentiates what is computed here: a graph is recorded, or a transform of `torch.func` is at work."""
-    return torch.is_grad_enabled() or torch._C._functorch.peek_interpreter_stack() is not None
+    return torch.is_grad_enabled() or transforming()

@@ -22,8 +22,8 @@ LARGEST = 2**27
 """Numbers that the pulled-back rows of a batch may take (1 GiB); beyond, the Jacobian is not written out."""
 
 
-_AT_ONCE = 2**22
-"""Numbers of a stack of copies of the fields on which rows are pulled back together."""
+_AT_ONCE = 2**16
+"""Numbers of a stack of copies of the fields on which rows are pulled back together: what a cache holds. Larger fields go row by row."""
 
 
 class Colouring(NamedTuple):
@@ -93,6 +93,12 @@ def _pulled(residual: Callable[[Tensor], Tensor], u: Tensor, seeds: Tensor) -> T
     return pulled.reshape(len(u), count, -1)
 
 
+def _one_by_one(residual: Callable[[Tensor], Tensor], u: Tensor, seeds: Tensor) -> Tensor:
+    """The same from one evaluation and a pass back for each seed."""
+    pull = pullback(residual, u)[1]
+    return torch.stack([pull(seed.expand(len(u), -1)).flatten(1) for seed in seeds], dim=1)
+
+
 class ExplicitRows(LinearMap):
     """The Jacobian of a residual at a field, pulled back colour by colour.
 
@@ -107,8 +113,10 @@ class ExplicitRows(LinearMap):
     def __init__(self, residual: Callable[[Tensor], Tensor], u: Tensor, colours: Colouring) -> None:
         super().__init__()
         seeds = colours.seeds.to(u)
-        each = max(1, _AT_ONCE // u.numel())
-        self.fields = torch.cat([_pulled(residual, u, part) for part in seeds.split(each)], dim=1)
+        each = _AT_ONCE // u.numel()
+        self.fields = (
+            _one_by_one(residual, u, seeds) if each < 2 else torch.cat([_pulled(residual, u, s) for s in seeds.split(each)], dim=1)
+        )
         self._set(tuple(u.shape[1:]), colours)
 
     def _set(self, shape: tuple[int, ...], colours: Colouring) -> None:

@@ -30,6 +30,15 @@ def largest(u: Tensor) -> Tensor:
     return torch.maximum(flat.amax(1), -flat.amin(1))
 
 
+def largest_of(u: Tensor, taken: Tensor) -> Tensor:
+    """max |u| of each sample over the channels that take part, boolean (C,): (B, 1).
+
+    The natural magnitude of one value in a row. Not that of the values the row sees: where they should vanish, round-off would be measured
+    by round-off.
+    """
+    return largest(u if bool(taken.all()) else u[:, taken.to(u.device)])[:, None] if bool(taken.any()) else u.new_zeros(len(u), 1)
+
+
 class LinearMap(nn.Module, ABC):
     """A linear map from fields to rows.
 
@@ -84,6 +93,14 @@ class LinearMap(nn.Module, ABC):
         """field - Aᵀ y, in place."""
         return field.sub_(self.adjoint(y))
 
+    def without(self, field: Tensor, y: Tensor) -> Tensor:
+        """field - Aᵀ y, in a tensor of its own."""
+        return field - self.adjoint(y)
+
+    def null_rows(self) -> Tensor | None:
+        """Which rows are zero, (m,), where all others are independent and far from dependent; None where that is not known."""
+        return None
+
     def gram_diagonal(self, like: Tensor) -> Tensor | None:
         """The Gram matrix where it is a diagonal, (1, m) or (B, m); None where it is not."""
         return None
@@ -96,7 +113,7 @@ class LinearMap(nn.Module, ABC):
         r"""The nearest field with $A v = b$ (0 by default) and its multiplier: $\lambda = (AA^\top)^+(Au - b)$, $v = u - A^\top\lambda$."""
         rows = self(u)
         multiplier = self.solve_gram(rows if target is None else rows - target)
-        return u - self.adjoint(multiplier), multiplier
+        return self.without(u, multiplier), multiplier
 
     def weighted(self, diagonal: Tensor) -> LinearMap:
         r"""The map $A D$ for a diagonal $D$, (C, *N) or broadcastable, or one for each sample, (B, C, *N): the same rows in other

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from constraints.linear.entries import Entries
-from constraints.linear.map import LinearMap
+from constraints.linear.map import LinearMap, largest_of
 
 _SHIFT = 1e-7
 """Multiple of the Gram matrix's diagonal that is added before factoring: far above round-off, far below any true eigenvalue's share."""
@@ -114,10 +114,10 @@ class SparseMap(LinearMap):
         return Entries(rows, self.columns, self.values)
 
     def scale(self, u: Tensor) -> Tensor:
-        r"""$\sum_j |a_{ij}|\,\max|u|$ over the values that take part in any row, for each row."""
+        r"""$\sum_j |a_{ij}|\,\max|u|$ over the channels that take part in any row, for each row."""
         columns = math.prod(self.shape)
-        taken = torch.diff(self.transposed_starts) > 0
-        size = (u.flatten(1).abs() * taken).amax(1, keepdim=True)
+        taken = (torch.diff(self.transposed_starts) > 0).reshape(self.shape[0], -1).any(1)
+        size = largest_of(u, taken)
         ones = torch.ones(1, columns, dtype=u.dtype, device=u.device)
         forth = (self.starts, self.columns, self.values.abs(), (self.rows, columns))
         return size * _product(ones, forth, forth)
@@ -278,11 +278,14 @@ def _refined(gram: Any, added: np.ndarray, sample: Tensor) -> Callable[[Tensor],
         return torch.zeros(int(sample[-1]) + 1, dtype=torch.float64).index_add(0, sample, r[0].square()).sqrt()
 
     def solve(r: Tensor) -> Tensor:
-        y = factors.semidefinite(r)
+        y, size = factors.semidefinite(r), sizes(r)
+        best = torch.full_like(size, torch.inf)
         for _ in range(_REFINEMENTS):
             left = r - torch.from_numpy((whole @ y[0].numpy())[None])
-            if bool((sizes(left) <= 16 * torch.finfo(r.dtype).eps * sizes(r)).all()):
+            now = sizes(left)
+            if not bool(((now > 16 * torch.finfo(r.dtype).eps * size) & (now < best / 2)).any()):  # round-off of its own, or no gain
                 break
+            best = torch.minimum(best, now)
             y = y + factors.semidefinite(left)
         return y
 

@@ -22,12 +22,14 @@ normal operator is the sum of their projectors: no block counts more for its uni
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from constraints.linear.derivative import transforming
 from constraints.linear.entries import Entries, stacked
 from constraints.linear.map import LinearMap
 from constraints.linear.solve import conjugate_gradients, pseudo_inverse
@@ -58,6 +60,7 @@ class Stacked(LinearMap):
         self.sizes = [block.rows for block in maps]
         self.rows = sum(self.sizes)
         self._elimination: _Elimination | None = None
+        self._reached: tuple[Tensor, int, list[Tensor | None]] | None = None
         self._unselected: LinearMap | None = None
         noise = [torch.zeros(block.rows, dtype=torch.float64) if block.variance is None else block.variance for block in maps]
         self.variance = torch.cat(noise) if any(block.variance is not None for block in maps) else None
@@ -88,7 +91,8 @@ class Stacked(LinearMap):
         return stacked(known, self.sizes) if len(known) == len(parts) else None
 
     def solve_gram(self, r: Tensor) -> Tensor:
-        return self.nearest(r.new_zeros(r.shape[0], *self.shape), -r)[1]
+        alone = self._eliminated().alone
+        return self.nearest(r.new_zeros(r.shape[0], *self.shape), -r)[1] if alone is None else alone.block.solve_gram(r)
 
     def precondition(self, r: Tensor) -> Tensor:
         """Each block by itself."""
@@ -96,17 +100,38 @@ class Stacked(LinearMap):
         return torch.cat([block.precondition(part) for block, part in parts], dim=1)
 
     def nearest(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._eliminated().solve(u, self._split(u, target))
+        v, multiplier = self.solve(u, target)
+        return v, multiplier()
+
+    def solve(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Callable[[], Tensor]]:
+        """As `nearest`, the multipliers to be worked out when they are asked for."""
+        return self._eliminated().solve(u, self._goals(target))
 
     def field(self, u: Tensor, target: Tensor | None = None) -> Tensor:
         """The nearest field with A v = b, without the multipliers that `nearest` also gives."""
-        return self._eliminated().field(u, self._split(u, target), None)
+        return self._eliminated().field(u, self._goals(target), None)
 
-    def _split(self, u: Tensor, target: Tensor | None) -> list[Tensor | None]:
+    def null_rows(self) -> Tensor | None:
+        return self._eliminated().null_rows()
+
+    def homogeneous(self, target: Tensor | None) -> bool:
+        """Whether the rows that solve only what is in their range, those of differential operators, have nothing to reach."""
+        goals = self._goals(target)
+        return all(goals[stage.index] is None for stage in self._eliminated().stages if isinstance(stage.block, FourierSymbol))
+
+    def _split(self, target: Tensor | None) -> list[Tensor | None]:
         """The target of each block."""
+        return [None] * len(self.sizes) if target is None else list(target.split(self.sizes, dim=1))
+
+    def _goals(self, target: Tensor | None) -> list[Tensor | None]:
+        """What each block is to reach once values are given, kept for the target that was asked for last."""
         if target is None:
             return [None] * len(self.sizes)
-        return list(target.expand(u.shape[0], self.rows).split(self.sizes, dim=1))
+        if transforming() or target.is_inference():
+            return self._eliminated().goals(self._split(target))
+        if self._reached is None or self._reached[0] is not target or self._reached[1] != target._version:
+            self._reached = target, target._version, self._eliminated().goals(self._split(target))
+        return self._reached[2]
 
     def _eliminated(self) -> _Elimination:
         if self._elimination is None:
@@ -136,7 +161,7 @@ class Stacked(LinearMap):
 
     def select(self, u: Tensor, target: Tensor | None) -> Tensor:
         """Fields with the values that blocks give outright."""
-        return self._eliminated().select(u, self._split(u, target))
+        return self._eliminated().select(u, self._split(target))
 
     def target_of_unselected(self, target: Tensor) -> Tensor:
         """The targets of those blocks, (B, m')."""
@@ -152,7 +177,7 @@ class Stacked(LinearMap):
 
     def compromise(self, u: Tensor, target: Tensor | None) -> Tensor:
         """Of the fields that violate the blocks least, in the sum of squared distances to their sets, the one nearest to u."""
-        blocks = [(block, b) for block, b in zip(self.blocks, self._split(u, target), strict=True) if block.variance is None]
+        blocks = [(block, b) for block, b in zip(self.blocks, self._split(target), strict=True) if block.variance is None]
 
         def pulls(z: Tensor) -> Tensor:
             return torch.stack([z - block.nearest(z)[0] for block, _ in blocks]).sum(0)
@@ -175,14 +200,14 @@ class _Elimination:
                 untaken = (block.adjoint(ones)[0] == 0).to(torch.float64)
                 self.free = untaken if self.free is None else self.free * untaken
         rest = sorted((i for i in range(len(blocks)) if i not in self.fixed), key=lambda i: -blocks[i].rows)
-        reduced = {i: blocks[i] if self.free is None else blocks[i].weighted(self.free) for i in rest}
+        self.reduced = reduced = {i: blocks[i] if self.free is None else blocks[i].weighted(self.free) for i in rest}
         self.stages: list[_Stage] = []
         pair = _in_step(reduced)
         if pair is not None:
             self.stages.append(_Joined(pair, blocks, reduced))
             rest = [i for i in rest if i not in pair]
         for i in rest:
-            self.stages.append(_stage(i, blocks[i], reduced[i], list(self.stages)))
+            self.stages.append(_stage(i, reduced[i], list(self.stages)))
 
     def select(self, u: Tensor, targets: list[Tensor | None]) -> Tensor:
         """Fields with the values given outright, those of all blocks in one copy."""
@@ -193,67 +218,114 @@ class _Elimination:
             selection.put(v, targets[i])
         return v
 
-    def field(self, u: Tensor, targets: list[Tensor | None], multipliers: Multipliers | None) -> Tensor:
+    def goals(self, targets: list[Tensor | None]) -> list[Tensor | None]:
+        """Targets once the values given outright are in place: b - A g for the other blocks, None for zero."""
+        given = [t for i, t in enumerate(targets) if i in self.fixed and t is not None]
+        place = None if not given else self.select(given[0].new_zeros(max(map(len, given)), *self.blocks[0].shape), targets)
+        goals = list(targets)
+        for i, block in self.reduced.items():
+            goal = targets[i]
+            if place is not None:
+                goal = -self.blocks[i](place) if goal is None else goal - self.blocks[i](place)
+            if goal is not None and isinstance(block, FourierSymbol):
+                goal = goal.masked_fill(block.masked_rows(), 0.0)
+            goals[i] = goal if goal is not None and bool(goal.any()) else None
+        return goals
+
+    def field(self, u: Tensor, goals: list[Tensor | None], multipliers: Multipliers | None) -> Tensor:
         """The nearest field, adding to the multipliers of all but the values given outright, if they are wanted."""
-        v = self.select(u, targets)
-        for stage in self.stages:
-            v = stage.eliminate(v, stage.goal(targets), multipliers)
+        if not self.stages:
+            return self.select(u, goals)
+        v = u.contiguous()
+        for i, stage in enumerate(self.stages):
+            v = stage.eliminate(v, stage.goal(goals), multipliers, i > 0)
+        for i, selection in self.fixed.items():
+            selection.put(v, goals[i])
         return v
 
-    def solve(self, u: Tensor, targets: list[Tensor | None]) -> tuple[Tensor, Tensor]:
-        """The nearest field to u with A_i v = targets[i], zero where None, and all multipliers (B, m)."""
-        multipliers: Multipliers = {}
-        v = self.field(u, targets, multipliers)
-        if self.fixed:
-            moved = u - v
-            for i in set(multipliers):
-                moved = self.blocks[i].subtract(moved, multipliers[i])
-            for i, selection in self.fixed.items():
-                multipliers[i] = selection.solve_gram(selection(moved))
-        return v, torch.cat([multipliers[i] for i in range(len(self.blocks))], dim=1)
+    def solve(self, u: Tensor, goals: list[Tensor | None]) -> tuple[Tensor, Callable[[], Tensor]]:
+        """The nearest field to u that reaches the goals, zero where None, and what works out all multipliers, (B, m)."""
+        parts: Multipliers = {}
+        v = self.field(u, goals, parts)
+
+        def multiplier() -> Tensor:
+            found = {i: _total(part) for i, part in parts.items()}
+            if self.fixed:
+                moved = u - v
+                for i, part in found.items():
+                    moved = self.blocks[i].subtract(moved, part)
+                found.update({i: selection.solve_gram(selection(moved)) for i, selection in self.fixed.items()})
+            return torch.cat([found[i] for i in range(len(self.blocks))], dim=1)
+
+        return v, multiplier
+
+    @property
+    def alone(self) -> _Stage | None:
+        """The stage that holds all blocks in their order, if there is one."""
+        whole = [stage for stage in self.stages if stage.block.rows == sum(block.rows for block in self.blocks)]
+        return whole[0] if whole and whole[0].index == 0 else None
+
+    def null_rows(self) -> Tensor | None:
+        """Rows that see no free value, where all others are met by divisions alone; None where that is not known."""
+        if any(not isinstance(stage, _Independent) for stage in self.stages):
+            return None
+        rows = []
+        for i in range(len(self.blocks)):
+            block = self.fixed[i] if i in self.fixed else self.reduced[i]
+            null = block.masked_rows() if isinstance(block, FourierSymbol) else block.null_rows()
+            if null is None:
+                return None
+            rows.append(null)
+        return torch.cat(rows)
 
 
-Multipliers = dict[int, Tensor]
-"""Multipliers collected so far, by the position of their block."""
+Multipliers = dict[int, list[Tensor | Callable[[], Tensor]]]
+"""What adds up to the multipliers, by the position of their block; some of it to be worked out."""
 
 
-def _add(multipliers: Multipliers | None, index: int, more: Tensor) -> None:
+def _add(multipliers: Multipliers | None, index: int, more: Tensor | Callable[[], Tensor]) -> None:
     if multipliers is not None:
-        multipliers[index] = multipliers[index] + more if index in multipliers else more
+        multipliers.setdefault(index, []).append(more)
+
+
+def _total(parts: list[Tensor | Callable[[], Tensor]]) -> Tensor:
+    return functools.reduce(torch.add, (part if isinstance(part, Tensor) else part() for part in parts))
 
 
 class _Stage(ABC):
-    """One block after elimination of the earlier ones: its rows on all values, and on those that are free."""
+    """One block after elimination of the earlier ones: its rows on the values that are free."""
 
-    def __init__(self, index: int, full: LinearMap, block: LinearMap) -> None:
-        self.index, self.full, self.block = index, full, block
+    def __init__(self, index: int, block: LinearMap) -> None:
+        self.index, self.block = index, block
 
-    def residual(self, u: Tensor, target: Tensor | None) -> Tensor:
-        rows: Tensor = self.full(u)
-        return rows if target is None else rows - target
+    def residual(self, u: Tensor, goal: Tensor | None) -> Tensor:
+        rows: Tensor = self.block(u)
+        return rows if goal is None else rows - goal
 
-    def goal(self, targets: list[Tensor | None]) -> Tensor | None:
-        """Its own target out of all."""
-        return targets[self.index]
+    def goal(self, goals: list[Tensor | None]) -> Tensor | None:
+        """Its own goal out of all."""
+        return goals[self.index]
 
     @abstractmethod
-    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers | None) -> Tensor:
-        """Correct a field for this block within the kernel of the earlier ones, and add to everyone's multipliers if they are wanted."""
+    def eliminate(self, u: Tensor, goal: Tensor | None, multipliers: Multipliers | None, owned: bool) -> Tensor:
+        """Correct a field for this block within the kernel of the earlier ones, and add to everyone's multipliers if they are wanted.
+
+        A field that is owned may be corrected in place.
+        """
 
 
 class _Independent(_Stage):
     """A block orthogonal to all earlier ones."""
 
-    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers | None) -> Tensor:
-        if multipliers is None and isinstance(self.block, FourierSymbol):
-            return self.block.correct(u, target)[0]
-        if self.full is self.block or isinstance(self.block, FourierSymbol):  # whose rows see their own free values alone
-            v, multiplier = self.block.nearest(u, target)
-        else:
-            multiplier = self.block.solve_gram(self.residual(u, target))
-            v = self.block.subtract(u.clone(), multiplier)
+    def eliminate(self, u: Tensor, goal: Tensor | None, multipliers: Multipliers | None, owned: bool) -> Tensor:
+        if isinstance(self.block, FourierSymbol):
+            block = self.block
+            v, along = block.correct(u, goal)
+            _add(multipliers, self.index, lambda: block.multiplier_of(along))
+            return v
+        multiplier = self.block.solve_gram(self.residual(u, goal))
         _add(multipliers, self.index, multiplier)
-        return v
+        return self.block.subtract(u, multiplier) if owned else self.block.without(u, multiplier)
 
 
 class _Joined(_Stage):
@@ -263,22 +335,23 @@ class _Joined(_Stage):
         line, sums = reduced[pair[0]], reduced[pair[1]]
         assert isinstance(line, LineSteps)
         assert isinstance(sums, TimeSteps)
-        super().__init__(pair[0], Stacked([blocks[i] for i in pair]), JointSteps(line, sums))
+        super().__init__(pair[0], JointSteps(line, sums))
         self.pair, self.sizes = pair, [line.rows, sums.rows]
 
-    def goal(self, targets: list[Tensor | None]) -> Tensor | None:
-        parts = [targets[i] for i in self.pair]
+    def goal(self, goals: list[Tensor | None]) -> Tensor | None:
+        parts = [goals[i] for i in self.pair]
         if all(part is None for part in parts):
             return None
-        batch = next(len(part) for part in parts if part is not None)
+        batch = max(len(part) for part in parts if part is not None)
         like = next(part for part in parts if part is not None)
-        return torch.cat([like.new_zeros(batch, n) if p is None else p for p, n in zip(parts, self.sizes, strict=True)], dim=1)
+        filled = [like.new_zeros(1, n) if part is None else part for part, n in zip(parts, self.sizes, strict=True)]
+        return torch.cat([part.expand(batch, -1) for part in filled], dim=1)
 
-    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers | None) -> Tensor:
-        multiplier = self.block.solve_gram(self.residual(u, target))
+    def eliminate(self, u: Tensor, goal: Tensor | None, multipliers: Multipliers | None, owned: bool) -> Tensor:
+        multiplier = self.block.solve_gram(self.residual(u, goal))
         for i, part in zip(self.pair, multiplier.split(self.sizes, dim=1), strict=True):
             _add(multipliers, i, part)
-        return self.block.subtract(u.clone(), multiplier)
+        return self.block.subtract(u, multiplier) if owned else self.block.without(u, multiplier)
 
 
 def _in_step(blocks: dict[int, LinearMap]) -> tuple[int, int] | None:
@@ -291,69 +364,72 @@ def _in_step(blocks: dict[int, LinearMap]) -> tuple[int, int] | None:
 class _Coupled(_Stage):
     """A block that shares directions with earlier ones."""
 
-    def __init__(self, index: int, full: LinearMap, block: LinearMap, earlier: Sequence[_Stage]) -> None:
-        super().__init__(index, full, block)
+    def __init__(self, index: int, block: LinearMap, earlier: Sequence[_Stage]) -> None:
+        super().__init__(index, block)
         self.earlier = earlier
 
     def kernel(self, z: Tensor, taken: Multipliers | None = None) -> Tensor:
         """P z for the projector onto the kernel of the earlier blocks, adding to the multipliers it takes."""
-        for stage in self.earlier:
-            z = stage.eliminate(z, None, taken)
+        for i, stage in enumerate(self.earlier):
+            z = stage.eliminate(z, None, taken, i > 0)
         return z
 
 
 class _Bordered(_Coupled):
     """Few rows: the fields P Aᵀ, the multipliers they take and the inverse of A P Aᵀ are formed once, in double precision."""
 
-    def __init__(self, index: int, full: LinearMap, block: LinearMap, earlier: Sequence[_Stage]) -> None:
-        super().__init__(index, full, block, earlier)
+    def __init__(self, index: int, block: LinearMap, earlier: Sequence[_Stage]) -> None:
+        super().__init__(index, block, earlier)
         rows = block.adjoint(torch.eye(block.rows, dtype=torch.float64, device=_device(block)))
-        self.taken: Multipliers = {}
-        self.fields = self.kernel(rows, self.taken)
+        taken: Multipliers = {}
+        self.fields = self.kernel(rows, taken)
+        self.taken = {i: _total(parts) for i, parts in taken.items()}
         whole, reduced = block(rows).diagonal(), block(self.fields)
         redundant = reduced.diagonal() <= _REDUNDANT * whole
         reduced = reduced.masked_fill(redundant[:, None] | redundant[None, :], 0.0)
         self.inverse = pseudo_inverse(reduced if block.variance is None else reduced + torch.diag(block.variance.to(reduced)))
 
-    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers | None) -> Tensor:
-        multiplier = self.residual(u, target) @ self.inverse.to(u)
+    def eliminate(self, u: Tensor, goal: Tensor | None, multipliers: Multipliers | None, owned: bool) -> Tensor:
+        multiplier = self.residual(u, goal) @ self.inverse.to(u)
         for index, taken in self.taken.items() if multipliers is not None else ():
             _add(multipliers, index, -multiplier @ taken.to(u))
         _add(multipliers, self.index, multiplier)
-        return u - (multiplier @ self.fields.to(u).flatten(1)).reshape(u.shape)
+        flat = u.flatten(1)
+        rows = self.fields.to(u).flatten(1)
+        return (flat.addmm_(multiplier, rows, alpha=-1) if owned else flat.addmm(multiplier, rows, alpha=-1)).reshape(u.shape)
 
 
 class _Iterative(_Coupled):
     """Many coupled rows: conjugate gradients on A P Aᵀ."""
 
-    def eliminate(self, u: Tensor, target: Tensor | None, multipliers: Multipliers | None) -> Tensor:
+    def eliminate(self, u: Tensor, goal: Tensor | None, multipliers: Multipliers | None, owned: bool) -> Tensor:
         noise = 0.0 if self.block.variance is None else self.block.variance.to(u)
         multiplier = conjugate_gradients(
             lambda y: self.block(self.kernel(self.block.adjoint(y))) + noise * y,
-            self.residual(u, target),
+            self.residual(u, goal),
             preconditioner=self.block.precondition,
             size=u.flatten(1).norm(dim=1),
             max_iterations=1000,
         )
         taken: Multipliers | None = None if multipliers is None else {}
         correction = self.kernel(self.block.adjoint(multiplier), taken)
-        for index, part in (taken or {}).items():
-            _add(multipliers, index, -part)
+        for index, parts in (taken or {}).items():
+            _add(multipliers, index, -_total(parts))
         _add(multipliers, self.index, multiplier)
-        return u - correction
+        return u.sub_(correction) if owned else u - correction
 
 
-def _stage(index: int, full: LinearMap, block: LinearMap, earlier: Sequence[_Stage]) -> _Stage:
+def _stage(index: int, block: LinearMap, earlier: Sequence[_Stage]) -> _Stage:
     """The cheapest exact way to eliminate a block after others."""
     if not earlier:
-        return _Independent(index, full, block)
+        return _Independent(index, block)
     if block.batched or any(stage.block.batched for stage in earlier):
-        return _Iterative(index, full, block, earlier)
+        return _Iterative(index, block, earlier)
     if all(_orthogonal(stage.block, block) for stage in earlier):
-        return _Independent(index, full, block)
+        return _Independent(index, block)
     if block.rows <= BORDER_ROWS:
-        return _Bordered(index, full, block, earlier)
-    return _Iterative(index, full, block, earlier)
+        return _Bordered(index, block, earlier)
+    return _Iterative(index, block, earlier)
 
 
 def _orthogonal(a: LinearMap, b: LinearMap) -> bool:

@@ -11,7 +11,9 @@ banded.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,31 +25,58 @@ from constraints.linear.solve import pseudo_inverse
 
 
 class TimeSteps(LinearMap):
-    r"""$y_n = \langle p_n, u_{n+1}\rangle + \langle m_n, u_n\rangle$ for each sample.
+    r"""$y_n = \sum_k a_{kn}\langle s_{k,n+1}, u_{n+1}\rangle + b_{kn}\langle s_{k,n}, u_n\rangle$ for each sample.
+
+    Rows next to each other share the fields at the time between them, but for a factor.
 
     Arguments:
-        plus: $p$, (B, C, T - 1, *space), or with B = 1 the same for all samples.
-        minus: $m$, likewise.
+        parts: $s_k$, (B, C, T, *space), or with B = 1 the same for all samples.
+        after: $a_k$, (T - 1,) each.
+        before: $b_k$, likewise.
     """
 
     batched = True
 
-    def __init__(self, plus: Tensor, minus: Tensor) -> None:
+    def __init__(self, parts: Sequence[Tensor], after: Sequence[Tensor], before: Sequence[Tensor]) -> None:
         super().__init__()
-        self.plus, self.minus = plus, minus
-        steps = plus.shape[2]
-        self.shape, self.rows = (plus.shape[1], steps + 1, *plus.shape[3:]), steps
+        self.parts, self.after, self.before = list(parts), list(after), list(before)
+        self.shape, self.rows = tuple(parts[0].shape[1:]), parts[0].shape[2] - 1
         self._bands: tuple[Tensor, Tensor] | None = None
 
     def forward(self, u: Tensor) -> Tensor:
-        return _over_space(self.plus, u[:, :, 1:]) + _over_space(self.minus, u[:, :, :-1])
+        total = u.new_zeros(len(u), self.rows)
+        for part, after, before in zip(self.parts, self.after, self.before, strict=True):
+            inner = _over_space(part, u)
+            total = total.addcmul_(after, inner[:, 1:]).addcmul_(before, inner[:, :-1])
+        return total
+
+    def _factors(self, y: Tensor) -> list[Tensor]:
+        """What each part counts with at each time in Aᵀ y, shaped to multiply it."""
+        found = []
+        for after, before in zip(self.after, self.before, strict=True):
+            factor = y.new_zeros(len(y), self.rows + 1)
+            factor[:, 1:] = after * y
+            factor[:, :-1] += before * y
+            found.append(factor.reshape(len(y), 1, -1, *(1,) * (len(self.shape) - 2)))
+        return found
 
     def adjoint(self, y: Tensor) -> Tensor:
-        spread = y.reshape(len(y), 1, -1, *(1,) * (len(self.shape) - 2))
-        out = y.new_empty(len(y), *self.shape)
-        torch.mul(self.plus, spread, out=out[:, :, 1:])
-        out[:, :, :1] = 0.0
-        out[:, :, :-1].addcmul_(self.minus, spread)
+        factors = self._factors(y)
+        out = self.parts[0] * factors[0]
+        for part, factor in zip(self.parts[1:], factors[1:], strict=True):
+            out.addcmul_(part, factor)
+        return out
+
+    def subtract(self, field: Tensor, y: Tensor) -> Tensor:
+        for part, factor in zip(self.parts, self._factors(y), strict=True):
+            field.addcmul_(part, factor, value=-1)
+        return field
+
+    def without(self, field: Tensor, y: Tensor) -> Tensor:
+        factors = self._factors(y)
+        out = torch.addcmul(field, self.parts[0], factors[0], value=-1)
+        for part, factor in zip(self.parts[1:], factors[1:], strict=True):
+            out.addcmul_(part, factor, value=-1)
         return out
 
     def solve_gram(self, r: Tensor) -> Tensor:
@@ -56,30 +85,56 @@ class TimeSteps(LinearMap):
     def bands(self, r: Tensor) -> tuple[Tensor, Tensor]:
         """The Gram matrix's diagonal and what is beside it, for as many samples as there are right-hand sides."""
         if self._bands is None:
-            diagonal = _over_space(self.plus, self.plus) + _over_space(self.minus, self.minus)
-            beside = _over_space(self.plus[:, :, :-1], self.minus[:, :, 1:])
+            diagonal, beside = r.new_zeros(1, self.rows), r.new_zeros(1, self.rows - 1)
+            for k, first in enumerate(self.parts):
+                for m, second in enumerate(self.parts[: k + 1]):
+                    inner, twice = _over_space(second, first), 1.0 if k == m else 2.0
+                    diagonal = diagonal + twice * self.after[k] * self.after[m] * inner[:, 1:]
+                    diagonal = diagonal + twice * self.before[k] * self.before[m] * inner[:, :-1]
+                    pair = self.after[k][:-1] * self.before[m][1:] + (0.0 if k == m else self.after[m][:-1] * self.before[k][1:])
+                    beside = beside + pair * inner[:, 1:-1]
             self._bands = diagonal.expand(len(r), -1), beside.expand(len(r), -1)
         return self._bands
 
     def weighted(self, diagonal: Tensor) -> LinearMap:
-        full = diagonal.to(self.plus)
-        full = (full if full.ndim > len(self.shape) else full[None]).expand(-1, *self.shape)
-        return TimeSteps(self.plus * full[:, :, 1:], self.minus * full[:, :, :-1])
+        """A weight for each time is one of the factors."""
+        full = diagonal.to(self.parts[0])
+        lead = full.ndim - len(self.shape)
+        each = full.expand(*full.shape[: max(lead, 0)], *self.shape).movedim(max(lead, 0) + 1, max(lead, 0)).flatten(max(lead, 0) + 1)
+        if lead < 1 and bool((each == each[:, :1]).all()):
+            return TimeSteps(self.parts, [a * each[1:, 0] for a in self.after], [b * each[:-1, 0] for b in self.before])
+        return TimeSteps([part * full for part in self.parts], self.after, self.before)
+
+    def row(self, n: int) -> tuple[Tensor, Tensor]:
+        """What multiplies the fields behind and before step n, (B, C, *space) each."""
+        plus = [after[n] * part[:, :, n + 1] for part, after in zip(self.parts, self.after, strict=True)]
+        minus = [before[n] * part[:, :, n] for part, before in zip(self.parts, self.before, strict=True)]
+        return functools.reduce(torch.add, plus), functools.reduce(torch.add, minus)
+
+    def _sides(self) -> tuple[Tensor, Tensor]:
+        """What multiplies the fields behind and before all steps, (B, C, T - 1, *space) each."""
+        spread = (-1, *(1,) * (len(self.shape) - 2))
+        plus = [after.reshape(spread) * part[:, :, 1:] for part, after in zip(self.parts, self.after, strict=True)]
+        minus = [before.reshape(spread) * part[:, :, :-1] for part, before in zip(self.parts, self.before, strict=True)]
+        return functools.reduce(torch.add, plus), functools.reduce(torch.add, minus)
 
     def entries(self) -> Entries:
-        steps, place = self.rows, torch.arange(math.prod(self.shape), device=self.plus.device).reshape(self.shape)
-        row = torch.arange(steps, device=place.device).reshape(-1, *(1,) * (len(self.shape) - 2)).expand(self.plus.shape[1:]).flatten()
-        batch = max(len(self.plus), len(self.minus))
-        values = torch.cat([part.expand(batch, *part.shape[1:]).flatten(1) for part in (self.plus, self.minus)], dim=1)
+        plus, minus = self._sides()
+        steps, place = self.rows, torch.arange(math.prod(self.shape), device=plus.device).reshape(self.shape)
+        row = torch.arange(steps, device=place.device).reshape(-1, *(1,) * (len(self.shape) - 2)).expand(plus.shape[1:]).flatten()
+        values = torch.cat([plus.flatten(1), minus.flatten(1)], dim=1)
         columns = torch.cat([place[:, 1:].flatten(), place[:, :-1].flatten()])
-        return Entries(torch.cat([row, row]), columns, values if batch > 1 else values[0])
+        return Entries(torch.cat([row, row]), columns, values if len(values) > 1 else values[0])
 
     def scale(self, u: Tensor) -> Tensor:
-        return _over_space(self.plus.abs(), u[:, :, 1:].abs()) + _over_space(self.minus.abs(), u[:, :, :-1].abs())
+        plus, minus = self._sides()
+        return _over_space(plus.abs(), u[:, :, 1:].abs()) + _over_space(minus.abs(), u[:, :, :-1].abs())
 
 
 def _over_space(a: Tensor, b: Tensor) -> Tensor:
     """Inner products over channels and space, one a time, (B, T)."""
+    if a is b:
+        return torch.linalg.vector_norm(a.flatten(3) if a.ndim > 3 else a[..., None], dim=3).square().sum(1)
     if a.ndim == 3:
         return (a * b).sum(1)
     if len(a) == 1 and len(b) > 1:
@@ -158,7 +213,8 @@ class LineSteps(LinearMap):
         return total
 
     def forward(self, u: Tensor) -> Tensor:
-        x = u[:, 0, : self.steps + 1] if self.free is None else (self.free * u)[:, 0, : self.steps + 1]
+        x = u[:, 0, : self.steps + 1]
+        x = x if self.free is None else self.free[:, 0, : self.steps + 1] * x
         rows = self._banded(self.plus, x[:, 1:]) + self._banded(self.minus, x[:, :-1])
         return rows[..., self.points].flatten(1)
 
@@ -297,13 +353,13 @@ class JointSteps(LinearMap):
         """Factors of the head, the tail's bands, and what couples its first row to the last block."""
         steps, blocks = self.line.steps, []
         for n, (plus, minus) in enumerate(self.line.blocks()):
-            ends = [part[:, :, n].expand(len(plus), -1, -1) for part in (self.sums.plus, self.sums.minus)]
+            ends = [part.expand(len(plus), -1, -1) for part in self.sums.row(n)]
             blocks.append((torch.cat([plus, ends[0]], dim=1), torch.cat([minus, ends[1]], dim=1)))
         self._head = factor_blocks(blocks)
         diagonal, beside = self.sums.bands(like)
         tail = diagonal[:, steps:].clone()
         if tail.shape[1]:
-            coupling = blocks[-1][0] @ self.sums.minus[:, :, steps].mT
+            coupling = blocks[-1][0] @ self.sums.row(steps)[1].mT
             self._link = torch.linalg.solve_triangular(self._head[-1][0], coupling, upper=False).mT
             tail[:, 0] -= self._link.square().sum((1, 2))
         self._tail = tail, beside[:, steps:]

@@ -19,7 +19,10 @@ import torch
 from torch import Tensor
 
 from constraints.linear.entries import Entries
-from constraints.linear.map import LinearMap, largest
+from constraints.linear.map import LinearMap, largest_of
+
+_REGULAR = 1e-6
+"""Smallest eigenvalue of a Gram matrix of unit diagonal, as a share of the largest, that one solve meets to round-off."""
 
 
 def _divide(r: Tensor, gram: Tensor) -> Tensor:
@@ -42,7 +45,7 @@ class Selection(LinearMap):
         super().__init__()
         index = mask.flatten().nonzero()[:, 0]
         self.shape, self.rows = tuple(mask.shape), len(index)
-        self.channels = torch.unique(index // math.prod(self.shape[1:])).tolist()
+        self.channels = mask.flatten(1).any(1).cpu()
         self.register_buffer("index", index)
         self.register_buffer("weights", torch.ones(self.rows, dtype=torch.float64) if weights is None else weights)
         self.batched = self.weights.ndim > 1
@@ -61,21 +64,25 @@ class Selection(LinearMap):
     def acts_on_each(self, dim: int) -> bool:
         return True
 
-    def put(self, v: Tensor, target: Tensor | None) -> Tensor:
-        """The nearest values that meet the rows, in place; plain ones to the bit. Returns their multipliers."""
+    def put(self, v: Tensor, target: Tensor | None) -> None:
+        """The nearest values that meet the rows, in place; plain ones to the bit."""
         found = self._values(v)
-        rows = found if self.plain else self.weights.to(v) * found
-        multiplier = self.solve_gram(rows if target is None else rows - target.to(v))
         if self.plain:
-            values = torch.zeros_like(multiplier) if target is None else target.to(v).expand(len(v), -1)
+            values = found.new_zeros(()) if target is None else target.to(v)
         else:
-            values = found - self.weights.to(v) * multiplier
-        found.copy_(values) if self.start is not None else v.view(len(v), -1).index_copy_(1, self.index, values)
-        return multiplier
+            weights = self.weights.to(v)
+            rows = weights * found if target is None else weights * found - target.to(v)
+            values = found - weights * self.solve_gram(rows)
+        if self.start is not None:
+            found.copy_(values)
+        else:
+            v.view(len(v), -1).index_copy_(1, self.index, values.expand_as(found))
 
     def nearest(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
         v = u.clone(memory_format=torch.contiguous_format)
-        return v, self.put(v, target)
+        self.put(v, target)
+        rows = self(u)
+        return v, self.solve_gram(rows if target is None else rows - target.to(u))
 
     def among(self, free: Tensor) -> Selection:
         """The same rows, zero where a value is not free, (C, *N)."""
@@ -100,6 +107,9 @@ class Selection(LinearMap):
     def gram_diagonal(self, like: Tensor) -> Tensor:
         return (self.weights.to(like) ** 2).reshape(-1, self.rows)
 
+    def null_rows(self) -> Tensor | None:
+        return None if self.batched else self.weights == 0
+
     def solve_gram(self, r: Tensor) -> Tensor:
         return _divide(r, self.gram_diagonal(r))
 
@@ -112,7 +122,7 @@ class Selection(LinearMap):
 
     def scale(self, u: Tensor) -> Tensor:
         """The largest value of the channels chosen from: a value that should be zero is measured by its neighbours, not by itself."""
-        size = largest(u if len(self.channels) == self.shape[0] else u[:, self.channels])[:, None]
+        size = largest_of(u, self.channels)
         return size.expand(-1, self.rows) if self.plain else size * self.weights.to(u).abs()
 
 
@@ -133,6 +143,7 @@ class WeightedSum(LinearMap):
         self.dims, self.batched = dims, batched
         kept = [n for d, n in zip(range(-len(self.shape), 0), self.shape, strict=True) if d not in dims]
         self.rows = math.prod(kept)
+        self._alike: tuple[Tensor, Tensor] | tuple[()] | None = None
         self._kept_shape = tuple(1 if d in dims else n for d, n in zip(range(-len(self.shape), 0), self.shape, strict=True))
 
     def forward(self, u: Tensor) -> Tensor:
@@ -140,9 +151,23 @@ class WeightedSum(LinearMap):
             return self._dot(u)
         if self.batched:
             return (self.weights.to(u) * u).sum(self.dims).flatten(1)
+        if self._alike is None:
+            self._alike = self._outer()
+        if self._alike:
+            heights, line = (part.to(u) for part in self._alike)
+            return (u.reshape(-1, len(line)) @ line).reshape(len(u), -1) * heights
         names = "abcdefgh"[: len(self.shape)]
         kept = "".join(name for d, name in zip(range(-len(self.shape), 0), names, strict=True) if d not in self.dims)
         return torch.einsum(f"z{names},{names}->z{kept}", u, self.weights.to(u)).flatten(1)
+
+    def _outer(self) -> tuple[Tensor, Tensor] | tuple[()]:
+        """The weights as a factor for each row times those of a typical row, where the sums run over the last dimensions alone."""
+        if tuple(sorted(self.dims)) != tuple(range(-len(self.dims), 0)):
+            return ()
+        rows = self.weights.reshape(self.rows, -1)
+        line = rows[rows.abs().amax(1).argmax()]
+        heights = rows[:, line.abs().argmax()] / line[line.abs().argmax()]
+        return (heights, line) if torch.equal(heights[:, None] * line, rows) else ()
 
     def _dot(self, u: Tensor) -> Tensor:
         """One row: an inner product, without a temporary of the size of the field."""
@@ -153,14 +178,14 @@ class WeightedSum(LinearMap):
     def adjoint(self, y: Tensor) -> Tensor:
         return self.weights.to(y) * y.reshape(-1, *self._kept_shape)
 
-    def nearest(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One pass to measure, one to correct."""
-        rows = self(u)
-        multiplier = self.solve_gram(rows if target is None else rows - target)
-        return torch.addcmul(u, self.weights.to(u), multiplier.reshape(-1, *self._kept_shape), value=-1), multiplier
+    def without(self, field: Tensor, y: Tensor) -> Tensor:
+        return torch.addcmul(field, self.weights.to(y), y.reshape(-1, *self._kept_shape), value=-1)
 
     def subtract(self, field: Tensor, y: Tensor) -> Tensor:
         return field.addcmul_(self.weights.to(y), y.reshape(-1, *self._kept_shape), value=-1)
+
+    def null_rows(self) -> Tensor | None:
+        return None if self.batched else self.gram_diagonal(self.weights)[0] == 0
 
     def acts_on_each(self, dim: int) -> bool:
         return dim not in self.dims
@@ -191,10 +216,10 @@ class WeightedSum(LinearMap):
         return WeightedSum(self.weights * diagonal.to(self.weights), self.dims, batched=self.batched or diagonal.ndim > len(self.shape))
 
     def scale(self, u: Tensor) -> Tensor:
-        """The sum of the weights' magnitudes times the largest value that takes part in any row."""
+        """The sum of the weights' magnitudes times the largest value of the channels that take part in any row."""
         weights = self.weights.to(u).abs()
-        size = largest(u if bool((weights > 0).all()) else u * (weights > 0))[:, None]
-        return size * weights.sum(self.dims).reshape(-1, self.rows)
+        taken = weights.reshape(-1, *self.shape).any(0).flatten(1).any(1)
+        return largest_of(u, taken) * weights.sum(self.dims).reshape(-1, self.rows)
 
 
 class RowSelection(LinearMap):
@@ -225,8 +250,15 @@ class RowSelection(LinearMap):
     def _all(self, y: Tensor) -> Tensor:
         return y.new_zeros(y.shape[0], self.inner.rows).index_copy(1, self.index, y)
 
+    def without(self, field: Tensor, y: Tensor) -> Tensor:
+        return self.inner.without(field, self._all(y))
+
     def subtract(self, field: Tensor, y: Tensor) -> Tensor:
         return self.inner.subtract(field, self._all(y))
+
+    def null_rows(self) -> Tensor | None:
+        null = self.inner.null_rows()
+        return None if null is None else null[self.index]
 
     def entries(self) -> Entries:
         every = self.inner.entries()
@@ -274,8 +306,20 @@ class RowCombination(LinearMap):
     def adjoint(self, y: Tensor) -> Tensor:
         return self.inner.adjoint(y @ self.matrix.to(y))
 
+    def without(self, field: Tensor, y: Tensor) -> Tensor:
+        return self.inner.without(field, y @ self.matrix.to(y))
+
     def subtract(self, field: Tensor, y: Tensor) -> Tensor:
         return self.inner.subtract(field, y @ self.matrix.to(y))
+
+    def null_rows(self) -> Tensor | None:
+        """None, unless the Gram matrix says that the rows are independent."""
+        if self.batched:
+            return None
+        gram = self.gram(self.matrix)
+        scale = gram.diagonal().rsqrt()
+        values = torch.linalg.eigvalsh((gram * scale[:, None] * scale).nan_to_num(0.0, 0.0, 0.0))
+        return torch.zeros(self.rows, dtype=torch.bool, device=gram.device) if bool(values[0] > _REGULAR * values[-1]) else None
 
     def entries(self) -> Entries:
         return self.inner.entries().combined(self.matrix)
@@ -340,6 +384,13 @@ class FourierSymbol(LinearMap):
     def acts_on_each(self, dim: int) -> bool:
         return dim not in self.dims
 
+    def masked_rows(self) -> Tensor:
+        """Rows where the weights leave no channel, (m,)."""
+        sigma, _ = self._factors(self.weights)
+        seen = (sigma != 0).flatten(-len(self.sizes)).any(-1).any(0)
+        lead = self.shape[1 : len(self.shape) - len(self.sizes)]
+        return ~seen.expand(lead).reshape(*lead, *(1,) * len(self.sizes)).expand(self.shape[1:]).flatten()
+
     def _taken(self, u: Tensor) -> Tensor:
         """The channels that take part."""
         return u if len(self.active) == self.shape[0] else u[:, self.active]
@@ -358,7 +409,7 @@ class FourierSymbol(LinearMap):
     def _inverse(self, spectrum: Tensor) -> Tensor:
         return torch.fft.irfftn(spectrum, s=self.sizes, dim=self.dims)
 
-    def _rows(self, spectrum: Tensor) -> Tensor:
+    def rows_of(self, spectrum: Tensor) -> Tensor:
         """Rows (B, m) from sum_c sigma_c û_c, the factor i of odd symbols put in."""
         return self._inverse(spectrum * 1j if self.odd else spectrum).flatten(1)
 
@@ -368,7 +419,7 @@ class FourierSymbol(LinearMap):
 
     def forward(self, u: Tensor) -> Tensor:
         sigma, _ = self._factors(u)
-        return self._rows((sigma * self._transform(self._taken(u))).sum(1))
+        return self.rows_of((sigma * self._transform(self._taken(u))).sum(1))
 
     def adjoint(self, y: Tensor) -> Tensor:
         sigma, _ = self._factors(y)
@@ -380,34 +431,41 @@ class FourierSymbol(LinearMap):
 
     def nearest(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One transform there and one back; the multiplier takes one more, of a single channel."""
-        v, multiplier = self.correct(u, target)
-        return v, self._rows(multiplier)
+        v, part = self.correct(u, target)
+        return v, self.multiplier_of(part)
 
     def correct(self, u: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The nearest field with A v = target (0 by default) and the transform of its multiplier, without the factor i.
+        r"""The nearest field with A v = target (0 by default), and the part along $n = \sigma/|\sigma|$ taken out of it.
 
         Factors are real: they act on real and imaginary parts side by side, channel by channel and in place, without complex
         arithmetic or temporaries of the size of the field.
         """
-        sigma, inverse = self._doubled(u)
+        direction, inverse = self._doubled(u)
         spectrum = self._transform(self._taken(u))
         parts = torch.view_as_real(spectrum).flatten(-2)
-        multiplier = sigma[0] * parts[:, 0]
+        along = direction[0] * parts[:, 0]
         for c in range(1, len(self.active)):
-            multiplier = multiplier.addcmul_(sigma[c], parts[:, c])
+            along.addcmul_(direction[c], parts[:, c])
         if target is not None:
-            multiplier = multiplier - torch.view_as_real(self._row_spectrum(target.expand(u.shape[0], self.rows))).flatten(-2)
-        multiplier = multiplier.mul_(inverse)
+            rows = torch.view_as_real(self._row_spectrum(target.expand(u.shape[0], self.rows))).flatten(-2)
+            along.addcmul_(inverse, rows, value=-1)
         for c in range(len(self.active)):
-            parts[:, c].addcmul_(sigma[c], multiplier, value=-1)
-        return self._put(self._inverse(spectrum), u), torch.view_as_complex(multiplier.unflatten(-1, (-1, 2)))
+            parts[:, c].addcmul_(direction[c], along, value=-1)
+        return self._put(self._inverse(spectrum), u), along
+
+    def multiplier_of(self, along: Tensor) -> Tensor:
+        r"""The multiplier that takes a part along n out of a field, $|\sigma|^{-1}$ of it."""
+        scaled = along * self._doubled(along)[1]
+        return self.rows_of(torch.view_as_complex(scaled.unflatten(-1, (-1, 2))))
 
     def _doubled(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """`_factors` with each value twice, for real and imaginary part side by side."""
+        r"""$\sigma/|\sigma|$ and $1/|\sigma|$ with each value twice, for real and imaginary part side by side."""
         key = (like.dtype, like.device)
         if key not in self._pairs:
-            sigma, inverse = self._factors(like)
-            self._pairs[key] = (sigma.repeat_interleave(2, dim=-1), inverse.repeat_interleave(2, dim=-1))
+            sigma, inverse = self._factors(like.new_zeros((), dtype=torch.float64))
+            root = inverse.sqrt()
+            pair = (sigma * root, root)
+            self._pairs[key] = (pair[0].repeat_interleave(2, dim=-1).to(like), pair[1].repeat_interleave(2, dim=-1).to(like))
         return self._pairs[key]
 
     def measure(self, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,8 +20,8 @@ class Benchmark(Common):
     Attributes:
         suite: Which suite; `pcfm list suites` names all.
         out: Folder for bench.json, data and model, runs/, table.md, table.csv, table.tex, figures/, report.html and record.json.
-        preset: How much: quick takes minutes on two cores, cpu about an hour, paper has the settings of the literature, for a GPU; cpu
-            by default.
+        preset: How much: quick takes a few minutes of one core, cpu longer, paper has the settings of the literature, for a GPU; cpu by
+            default.
         quick: The preset quick.
         methods: Methods, NAME[:key=value,...][@LAWS] with LAWS "literature" or the kind of a law such as IC; all that suit by default.
         seeds: How many seeds of the noise; the preset says by default.

@@ -25,6 +25,12 @@ Laws = Annotated[tuple[str, ...], tyro.conf.arg(metavar="LAW ...")]
 CHUNK = 256
 """Fields drawn, projected or measured at a time."""
 
+_TRIED = 2
+"""Fields that did not come out lawful, of which it is found out which laws clash."""
+
+PATIENCE = 30.0
+"""Seconds after which a line says how far long work is, where there is no terminal."""
+
 DONE, UNMET = 0, 1
 """Exit status: done; the work was done but something did not hold. A wrong call or input is 2."""
 
@@ -135,9 +141,19 @@ class Progress:
                 self._bar.close()
             return
         tenth, now = 10 * done // max(self.total, 1), time.monotonic()
-        if not self.quiet and (tenth > self._tenth or now - self._told > 30):
+        if not self.quiet and (tenth > self._tenth or now - self._told > PATIENCE):
             self._tenth, self._told = tenth, now
             print(f"  {done}/{self.total} {self.unit}{'  ' + note if note else ''}", file=sys.stderr, flush=True)
+
+    def within(self, note: str) -> None:
+        """How far the next one is, said now and then."""
+        now = time.monotonic()
+        if self._bar is not None and now - self._told > 0.5:
+            self._told = now
+            self._bar.set_postfix_str(note)
+        elif self._bar is None and not self.quiet and now - self._told > PATIENCE:
+            self._told = now
+            print(f"  {self.done}/{self.total} {self.unit}  {note}", file=sys.stderr, flush=True)
 
 
 def open_fields(path: Path, format: str | None = None, words: Sequence[str] = ()) -> Fields:
@@ -157,21 +173,47 @@ def open_fields(path: Path, format: str | None = None, words: Sequence[str] = ()
     return pde_datasets.open(path, format, said or None)
 
 
-def with_reference(context: Context, path: Path | None) -> Context:
+def with_reference(context: Context, path: Path | None, fields: Fields | None = None) -> tuple[Context, str]:
     """The context of laws with reference fields, checked to be on the same grid.
+
+    Arguments:
+        context: what else is known.
+        path: file of the reference, if there is one.
+        fields: the fields the laws are for, if there are any yet: where some samples of a run failed, each of the others keeps its number.
+
+    Returns:
+        The context, and what to tell where there are not as many references as fields; nothing else.
 
     Raises:
         ValueError: the file cannot be used, or its fields are of another shape.
     """
     if path is None:
-        return context
-    fields = open_fields(path)
-    if fields.grid.shape != context.grid.shape or len(fields.channels) != len(context.channels):
+        return context, ""
+    reference = open_fields(path)
+    if reference.grid.shape != context.grid.shape or len(reference.channels) != len(context.channels):
         raise ValueError(
             f"--reference expects fields like those the laws are for, {len(context.channels)} channels on {context.grid.shape}; "
-            f"{path} has {len(fields.channels)} on {fields.grid.shape}."
+            f"{path} has {len(reference.channels)} on {reference.grid.shape}."
         )
-    return replace(context, reference=fields.values, origin=fields)
+    numbers = None if fields is None else sample_numbers(fields)
+    context = replace(context, reference=reference.values, origin=reference, numbers=numbers)
+    count = context.count if numbers is None else int(numbers.max()) + 1
+    return context, unequal(count, len(reference))
+
+
+def sample_numbers(fields: Fields) -> torch.Tensor | None:
+    """The number of each sample in the run that drew it, where some of them failed and are not among the fields."""
+    import torch
+
+    numbers = fields.parameters.get("sample")
+    return None if numbers is None else numbers.to(torch.int64)
+
+
+def unequal(count: int, references: int) -> str:
+    """What to tell where there are not as many references as fields."""
+    if count <= references:
+        return "" if count == references else f"{count} fields and {references} references: the last {references - count} are not used"
+    return f"{count} fields and {references} references: field i takes the values of reference i mod {references}"
 
 
 def law_columns(law: Constraint) -> list[str]:
@@ -184,14 +226,39 @@ def law_lines(laws: list[dict[str, Any]]) -> list[str]:
     lines = []
     for law in laws:
         before = f"{law['violation_before']:.2e} -> " if "violation_before" in law else ""
-        lines.append(f"  {law['name']}: {before}{law['violation_after']:.2e}  (tolerance {law['tolerance']:.1e}, {law['unit']})")
+        share = f"{law['share']:.1e} of its tolerance" if law["share"] <= 1 else f"not obeyed, {law['share']:.1e} times its tolerance"
+        lines.append(f"  {law.get('law', law['name'])}: {before}{law['violation_after']:.2e} {law['unit']}  ({share})")
     return lines
 
 
-def summary(file: Path, law: Constraint | None, tolerance: float | None = None) -> dict[str, Any]:
-    """Count, converged and laws of a file of sampled or projected fields, from what is stored in it."""
+def clash_line(clashing: Sequence[str]) -> list[str]:
+    """What to say of laws that fields near those asked for cannot obey."""
+    if not clashing:
+        return []
+    if len(clashing) == 1:
+        return [f"  no field was found that obeys {clashing[0]}"]
+    return [f"  these laws contradict each other, or no field was found that obeys them all: {'; '.join(clashing)}"]
+
+
+def summary(
+    file: Path,
+    law: Constraint | None,
+    tolerance: float | None = None,
+    names: Sequence[str] | None = None,
+    numbers: torch.Tensor | None = None,
+) -> dict[str, Any]:
+    """Count, converged, laws and which of them clash, of a file of sampled or projected fields, from what is stored in it.
+
+    Arguments:
+        file: the fields with their certificate.
+        law: what was enforced, of as many samples as were asked for.
+        tolerance: as a fraction of scales; that of the type of the fields by default.
+        names: what to call the laws.
+        numbers: where some samples failed and are not in the file, the number of each that is.
+    """
     import torch
 
+    from constraints import clashes
     from constraints.projection import TOLERANCE
     from pcfm.generation import certify, law_rows
     from pde_datasets.store import certificate, read
@@ -199,16 +266,21 @@ def summary(file: Path, law: Constraint | None, tolerance: float | None = None) 
     stored, fields = certificate(file), read(file)
     u, count = fields.u, len(fields)
     if law is None:
-        return {"count": count, "converged": count, "laws": []}
-    if "sample" in fields.parameters:  # some samples failed: each of the others has the law of its own number
-        numbers = fields.parameters["sample"].tolist()
-        allowed = torch.cat([certify(law.take(slice(n, n + 1)), u[i : i + 1])[1] for i, n in enumerate(numbers)])
+        return {"count": count, "converged": count, "laws": [], "clashing": []}
+    places = range(count) if numbers is None else numbers.tolist()
+    if numbers is not None:  # each of the others has the law of its own number
+        allowed = torch.cat([certify(law.take(slice(n, n + 1)), u[i : i + 1])[1] for i, n in enumerate(places)])
     else:
         pieces = [slice(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
         allowed = torch.cat([certify(law.take(here), u[here])[1] for here in pieces])
     if tolerance is not None:
         allowed = allowed * (tolerance / TOLERANCE[u.dtype])
-    return {"count": count, "converged": int(stored["converged"].sum()), "laws": law_rows(law, stored, allowed)}
+    unlawful = (~stored["converged"]).nonzero().flatten()[:_TRIED].tolist()
+    labels = [leaf.name for leaf in law.leaves()] if names is None else list(names)
+    found = {name for i in unlawful for name in clashes(law.take(slice(places[i], places[i] + 1)), u[i : i + 1], labels)}
+    clashing = [name for name in labels if name in found]
+    rows = [{"law": label, **row} for label, row in zip(labels, law_rows(law, stored, allowed), strict=True)]
+    return {"count": count, "converged": int(stored["converged"].sum()), "laws": rows, "clashing": clashing}
 
 
 def record_file(out: Path, *, overwrite: bool, resume: bool) -> Path:

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from pcfm.commands.common import CHUNK, DONE, UNMET, Common, Laws, law_columns, law_lines, open_fields, record_file, summary, with_reference
+from pcfm.commands.common import (
+    CHUNK,
+    DONE,
+    UNMET,
+    Common,
+    Laws,
+    clash_line,
+    law_columns,
+    law_lines,
+    open_fields,
+    record_file,
+    summary,
+    with_reference,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -22,27 +35,35 @@ if TYPE_CHECKING:
 class Inspect(Common):
     """What is in a file, ours or foreign, and how well its fields obey each law that could hold.
 
-    Of several laws it also says whether they can hold together near these fields, and which of them repeat others.
+    Without --law, laws that the data state come first, then such as fields of their kind may obey: these are guesses. Of several laws that
+    are asked for it also says whether they can hold together near these fields, and which of them repeat others; the exit status is 1 if
+    one of those does not hold, or if they contradict each other.
 
     Attributes:
         file: File to look at.
         format: Its format; detected from the content by default.
         words: What the axes of plain arrays are: layout="n t x y", periodic="x y", length="x=6.28", channels="u v", ...
         law: Laws to check instead of all that could hold.
+        reference: Fields that say what a law leaves open, such as initial data or the parameters of a problem; field i takes those of
+            reference i.
     """
 
     file: Annotated[Path, tyro.conf.Positional]
     format: str | None = None
     words: tuple[str, ...] = ()
     law: Laws = ()
+    reference: Path | None = None
 
     def run(self) -> int:
-        from pcfm.audit import audit, together
+        from pcfm.audit import audit, context_of, together
         from pde_datasets.lazy import Lazy
 
         fields = open_fields(self.file, self.format, self.words)
-        rows, unknown = audit(fields, self.law)
-        joint = together(fields, self.law) if len(self.law) > 1 else None
+        if self.reference is not None and not self.law:
+            raise ValueError("--reference says what laws leave open, and none is asked for. Give --law as well.")
+        context, remark = with_reference(context_of(fields), self.reference, fields)
+        rows, unknown = audit(fields, self.law, context)
+        joint = together(fields, self.law, context) if len(rows) > 1 and self.law else None
         document = {
             "file": str(self.file),
             "format": fields.attributes.get("format", "unknown"),
@@ -70,12 +91,14 @@ class Inspect(Common):
             "stated_laws": list(fields.laws),
             "attributes": fields.attributes,
             "laws": rows,
+            "note": remark,
             "not_checked": unknown,
             **({} if joint is None else {"together": joint}),
         }
         self._tell(fields, document)
         self.emit(document)
-        return DONE
+        unmet = self.law and not (all(row["holds"] for row in rows) and (joint is None or joint["compatible"]))
+        return UNMET if unmet else DONE
 
     def _tell(self, fields: Fields, document: dict[str, Any]) -> None:
         self.say(f"{self.file}: {document['format']}, {len(fields)} sample{'s' * (len(fields) != 1)}, {document['dtype']}")
@@ -98,11 +121,19 @@ class Inspect(Common):
         for key in ("equation", "scheme", "source", "seed", "time", "boundaries", "notes"):
             if fields.attributes.get(key) is not None:
                 self.say(f"  {key:<11} {fields.attributes[key]}")
-        self.say("  laws" + ("" if document["laws"] else "        none that could be checked"))
-        for row in document["laws"]:
-            verdict = "holds" if row["holds"] else "does not hold"
-            share = f"{row['relative']:.1e} of its scale"
-            self.say(f"    {_title(row):<38} {verdict:<14} violation {row['violation']:.2e}, {share}")
+        if document["note"]:
+            self.say(f"  note        {document['note']}")
+        rows = document["laws"]
+        origins = list(dict.fromkeys(row["origin"] for row in rows))
+        said = f"a law holds up to {rows[0]['tolerance']:g} of its scale" if rows else "none that could be checked"
+        self.say(f"  laws        {said}")
+        for origin in origins:
+            self.say(f"    {origin}")
+            for row in rows:
+                if row["origin"] == origin:
+                    verdict = "holds" if row["holds"] else "does not hold"
+                    share = f"{row['relative']:.1e} of its scale"
+                    self.say(f"      {_title(row):<38} {verdict:<14} violation {row['violation']:.2e}, {share}")
         for text in document["not_checked"]:
             self.say(f"    not checked: {text}")
         if "together" in document:
@@ -117,8 +148,8 @@ class Inspect(Common):
 
 
 def _title(row: dict[str, Any]) -> str:
-    """What a law is called in its line: its name, or as it is asked for where that is long or says no more than "bounds"."""
-    return str(row["law"] if len(row["name"]) > 38 or row["name"] == "bounds" else row["name"])
+    """What a law is called in its line: as it was asked for, else its own name unless that is long."""
+    return str(row["law"] if row["origin"] == "asked for" or len(row["name"]) > 38 else row["name"])
 
 
 def _kind(axis: Axis) -> str:
@@ -152,7 +183,7 @@ class Project(Common):
     Attributes:
         file: Fields to project.
         law: Laws they are to obey, jointly: NAME or NAME:key=value,key=value.
-        out: File to write.
+        out: File to write; its ending says how: .h5 or .hdf5 our layout, .nc netCDF, .vti ParaView (a file a sample and time).
         reference: Fields that say what a law leaves open, such as energies; field i takes those of reference i.
         format: Format of the file; detected by default.
         words: What the axes of plain arrays are: layout="n t x y", periodic="x y", length="x=6.28", channels="u v", ...
@@ -170,17 +201,21 @@ class Project(Common):
     resume: bool = False
 
     def run(self) -> int:
-        from pcfm.laws import Context, build_all, standing
+        from pcfm.audit import context_of
+        from pcfm.lawbook import EachSample
+        from pcfm.laws import joined, labelled, standing
         from pcfm.metrics import measure
         from pcfm.report import Record
         from pde_datasets.store import Writer
+        from pde_datasets.writers import Output, writer_of
 
+        writer_of(self.out)
         if self.tolerance is not None and not 0 < self.tolerance < 1:
             raise ValueError(f"--tolerance expects a fraction between 0 and 1; got {self.tolerance}.")
         fields = open_fields(self.file, self.format, self.words)
-        context = Context(fields.grid, fields.channels, fields.roles, fields.laws, count=len(fields), origin=fields)
-        context = with_reference(context, self.reference)
-        law = build_all(self.law, context)
+        context, remark = with_reference(context_of(fields), self.reference, fields)
+        laws = labelled(self.law, context)
+        law = joined([law for _, law in laws])
         device, dtype = self.torch_device(), self.torch_dtype()
         settings = {
             "file": str(self.file),
@@ -193,14 +228,20 @@ class Project(Common):
         known = {key: value for key, value in fields.attributes.items() if key not in lost}
         attributes = {**known, "projected_on": list(self.law), "projected_from": self.file.name}
         kept = replace(fields, attributes=attributes, laws=standing(self.law, context))
+        output = Output(self.out, kept, overwrite=self.overwrite)
         record = record_file(self.out, overwrite=self.overwrite, resume=self.resume)
-        writer = Writer(self.out, len(fields), settings, columns=law_columns(law), overwrite=self.overwrite, resume=self.resume)
+        writer = Writer(
+            output.file, len(fields), settings, columns=law_columns(law), mesh=fields.mesh, overwrite=self.overwrite, resume=self.resume
+        )
+        if remark:
+            self.say(f"note: {remark}")
         if writer.written:
             self.say(f"resuming at field {writer.written} of {len(fields)}")
         progress = self.progress(len(fields), "fields", writer.written)
+        chunk = 1 if any(isinstance(law, EachSample) for _, law in laws) else CHUNK
         with measure() as meter:
             while writer.written < len(fields):
-                here = slice(writer.written, min(writer.written + CHUNK, len(fields)))
+                here = slice(writer.written, min(writer.written + chunk, len(fields)))
                 u = fields.u[here].to(device, dtype)
                 projected, certificate = _projected(law.to(device).take(here), u, self.tolerance)
                 meter.projections += 1
@@ -208,13 +249,14 @@ class Project(Common):
                 writer.append(replace(kept[here], u=projected.cpu()), certificate)
                 progress.to(writer.written)
             writer.finish()
-        found = summary(self.out, law.to("cpu"), self.tolerance)
-        moved = _moved(self.out, fields)
+        found = summary(output.file, law.to("cpu"), self.tolerance, [name for name, _ in laws])
+        moved = _moved(output.file, fields)
+        output.deliver()
         results = {**found, "moved": moved}
         Record.of(meter.cost, device=device, seeds={}, results={**results, "file": self.out.name}).write(record)
         self.say(f"{len(fields)} fields projected into {self.out}, {found['converged']} converged")
         self.say("  moved (RMS): " + (", ".join(f"{name} {100 * share:.2g} %" for name, share in moved.items() if share) or "not at all"))
-        for line in law_lines(found["laws"]):
+        for line in (*law_lines(found["laws"]), *clash_line(found["clashing"])):
             self.say(line)
         self.emit({**results, "seconds": meter.cost.seconds, "file": str(self.out)})
         return DONE if found["converged"] == len(fields) else UNMET

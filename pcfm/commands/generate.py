@@ -24,9 +24,9 @@ class Generate(Common):
     Attributes:
         problem: What to solve; `pcfm list problems` names all.
         count: Number of samples, of all shards together.
-        out: File to write.
+        out: File to write; its ending says how: .h5 or .hdf5 our layout, .nc netCDF, .vti ParaView (a file a sample and time).
         preset: Settings of a published data set; `pcfm list problems` names those of each problem.
-        set: Settings of the problem, key=value, over those of the preset; unknown keys are errors.
+        set: Settings of the problem, key=value, over those of the preset: points=64, boundary=neumann, diffusivity=[1,5].
         config: TOML file with settings of the problem.
         shard: Which part to make, i/n with i from 1 to n.
         workers: Processes that simulate.
@@ -49,31 +49,50 @@ class Generate(Common):
         from pcfm import __version__
         from pcfm.metrics import measure
         from pcfm.report import Record
+        from pde_datasets.fields import prototype
         from pde_datasets.production import produce
         from pde_datasets.store import Writer
+        from pde_datasets.writers import Output, writer_of
 
         if self.count < 1 or self.workers < 1:
             raise ValueError(f"--count and --workers expect at least 1; got {self.count} and {self.workers}.")
+        writer_of(self.out)
         problem = build_problem(self.problem, self.set, self.config, self.preset)
         out, first, last = self._part(problem)
-        settings = {"problem": problem.name, "seed": self.seed, "dtype": self.dtype, "first": first, **settings_of(problem)}
+        output = Output(out, prototype(last - first, problem.channels, problem.grid, self.torch_dtype()), overwrite=self.overwrite)
+        place = {"first": first, "total": self.count}
+        settings = {"problem": problem.name, "seed": self.seed, "dtype": self.dtype, **place, **settings_of(problem)}
         record = record_file(out, overwrite=self.overwrite, resume=self.resume)
-        writer = Writer(out, last - first, settings, overwrite=self.overwrite, resume=self.resume)
+        writer = Writer(output.file, last - first, settings, overwrite=self.overwrite, resume=self.resume)
         if writer.written:
             self.say(f"resuming at sample {writer.written} of {last - first}")
         progress = self.progress(last - first, "samples", writer.written)
         device = self.torch_device()
+
+        def told(done: int, of: int | None) -> None:
+            progress.within(f"step {done}" + ("" if of is None else f" of {of}") + " of the next")
+
+        alike: torch.Tensor | None = None  # the one field that all samples so far are
         with measure() as meter:
-            for drawn in produce(problem, first + writer.written, last, seed=self.seed, workers=self.workers, device=device):
+            for drawn in produce(problem, first + writer.written, last, seed=self.seed, workers=self.workers, device=device, told=told):
                 u = drawn.values.to("cpu", self.torch_dtype())
                 if not torch.isfinite(u).all():
                     raise ValueError(
                         f"problem '{problem.name}' expects settings it can solve; with these, samples from {first + writer.written} on "
                         "hold NaN or Inf. Change them back towards the defaults."
                     )
+                alike = u[0] if not writer.written else alike
+                alike = alike if alike is not None and bool((u == alike).all()) else None
+                if alike is not None and writer.written + len(u) > 1:
+                    writer.discard()
+                    raise ValueError(
+                        f"problem '{problem.name}' draws nothing at random with these settings: its samples are all the same. "
+                        "Ask for --count 1, or change the settings that fix them."
+                    )
                 writer.append(replace(drawn, u=u, attributes={**drawn.attributes, "code_version": __version__}))
                 progress.to(writer.written)
             writer.finish()
+            output.deliver()
         results = {"problem": problem.name, "count": last - first, "file": out.name, "settings": settings}
         Record.of(meter.cost, device=device, seeds={"fields": self.seed}, results=results).write(record)
         self.say(f"{last - first} fields of {problem.name} ({problem.grid}) in {out}, {meter.cost.seconds:.1f} s")
@@ -134,8 +153,12 @@ def build_problem(name: str, overrides: tuple[str, ...], config: Path | None = N
             raise ValueError(f"problem '{name}' has no setting '{key}'. {suggest(key, known)}")
         default = known[key].default
         if isinstance(default, tuple):
-            if not (isinstance(value, list) and len(value) == len(default) and all(number(v) for v in value)):
-                raise ValueError(f"setting '{key}' of problem '{name}' expects a range like {list(default)}; got {value!r}.")
+            pair = "..." not in str(known[key].type)
+            if not (isinstance(value, list) and (len(value) == 2 if pair else value) and all(number(v) for v in value)):
+                shown = ",".join(f"{v:g}" for v in default or (1.0, 2.0))
+                what = f"two numbers, such as {key}=[{shown}]" if pair else f"a list of numbers, such as {key}=[{shown}]"
+                same = f", or {key}=[{value:g},{value:g}] for this one" if pair and number(value) else ""
+                raise ValueError(f"setting '{key}' of problem '{name}' expects {what}, without spaces{same}; got {_said(value)}.")
             values[key] = tuple(float(v) for v in value)
         elif isinstance(default, (str, bool)):
             if type(value) is not type(default):
@@ -146,6 +169,11 @@ def build_problem(name: str, overrides: tuple[str, ...], config: Path | None = N
         elif not number(value):
             raise ValueError(f"setting '{key}' of problem '{name}' expects a number like {default}; got {value!r}.")
     return kind(**values) if preset is None else kind.preset(preset, **values)
+
+
+def _said(value: Any) -> str:
+    """A value as it is written on the command line."""
+    return str(value) if isinstance(value, str) else repr(value).replace(" ", "")
 
 
 def _word(default: str | bool) -> str:

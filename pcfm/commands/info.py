@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
 import sys
 from dataclasses import dataclass
@@ -15,23 +17,91 @@ from pcfm.commands.common import DONE, UNMET, Common, fresh_file
 
 @dataclass(kw_only=True)
 class List(Common):
-    """What there is, one line each with its source.
+    """What there is, one line each with its source; of one problem its settings, presets and laws.
 
     Attributes:
         what: Which table.
+        name: One entry of it.
     """
 
     what: Annotated[
         Literal["problems", "laws", "methods", "solvers", "networks", "sources", "formats", "suites", "models"], tyro.conf.Positional
     ]
 
+    name: Annotated[str | None, tyro.conf.Positional] = None
+
     def run(self) -> int:
+        from pcfm.naming import lookup
+
         rows = _tables()[self.what]()
+        if self.name is not None:
+            rows = [lookup(self.what.removesuffix("s"), self.name, {row["name"]: row for row in rows})]
+        if self.name is not None and self.what == "problems":
+            return self._problem(self.name)
         width = max((len(row["name"]) for row in rows), default=0)
         for row in rows:
             self.say(f"{row['name']:<{width}}  {row['summary']}")
         self.emit({self.what: rows})
         return DONE
+
+    def _problem(self, name: str) -> int:
+        """All that can be set of a problem."""
+        from pde_datasets import PROBLEMS
+
+        kind = PROBLEMS[name]
+        problem = kind()
+        self.say(f"{name}: {kind.equation}  [{kind.source}]")
+        self.say(f"  scheme    {kind.scheme}")
+        self.say(f"  channels  {', '.join(problem.channels)}")
+        self.say(f"  grid      {problem.grid}")
+        meanings = {key: text for base in reversed(kind.__mro__) for key, text in attributes(base.__doc__ or "").items()}
+        settings = [
+            {"name": field.name, "default": getattr(problem, field.name), "meaning": meanings.get(field.name, "")}
+            for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+        ]
+        self.say("  settings (--set NAME=VALUE) with their defaults")
+        for row in settings:
+            self.say(f"    {row['name']}={_value(row['default'])}  {row['meaning']}".rstrip())
+        if kind.presets:
+            self.say("  presets (--preset NAME)")
+        for preset, values in kind.presets.items():
+            self.say(f"    {preset}: {' '.join(f'{key}={_value(value)}' for key, value in values.items()) or 'the defaults'}")
+        self.say("  laws under the defaults (--law problem: these and all others that its scheme obeys)")
+        for law in problem.laws:
+            self.say(f"    {law}")
+        document = {"name": name, "equation": kind.equation, "source": kind.source, "scheme": kind.scheme, "settings": settings}
+        presets = {preset: dict(values) for preset, values in kind.presets.items()}
+        self.emit({**document, "channels": list(problem.channels), "presets": presets, "laws": list(problem.laws)})
+        return DONE
+
+
+def _value(value: Any) -> str:
+    """A setting as --set takes it."""
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_value, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def attributes(documentation: str) -> dict[str, str]:
+    """The attributes that a docstring describes, each in one line.
+
+    Example:
+        >>> attributes("A wave.\\n\\nAttributes:\\n    points, times: how many of\\n        each.\\n\\nSource:\\n    none")
+        {'points': 'how many of each.', 'times': 'how many of each.'}
+    """
+    section = inspect.cleandoc(documentation).partition("Attributes:\n")[2]
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in section.splitlines():
+        if line and not line.startswith(" "):
+            break
+        head, colon, rest = line.strip().partition(": ")
+        if line.startswith("    ") and not line.startswith("     ") and colon:
+            names = head.split(", ")
+            found |= dict.fromkeys(names, rest)
+        elif line.strip():
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+    return found
 
 
 def _tables() -> dict[str, Any]:

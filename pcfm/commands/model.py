@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from pcfm.commands.common import DONE, UNMET, Common, Laws, law_columns, law_lines, open_fields, record_file, summary, with_reference
+from pcfm.commands.common import (
+    DONE,
+    UNMET,
+    Common,
+    Laws,
+    clash_line,
+    law_columns,
+    law_lines,
+    open_fields,
+    record_file,
+    summary,
+    with_reference,
+)
 
 if TYPE_CHECKING:
     import torch
 
     from constraints import Constraint
+    from pcfm.commands.common import Progress
+    from pcfm.discretisation import DiscretisationError
     from pcfm.experiment import Experiment
     from pcfm.flow import Flow
     from pcfm.generation import Samples
@@ -158,11 +172,14 @@ class Sample(Common):
     Attributes:
         model: A run folder, or the name of a shipped model (`pcfm list models`).
         count: Number of samples.
-        out: File to write.
+        out: File to write; its ending says how: .h5 or .hdf5 our layout, .nc netCDF, .vti ParaView (a file a sample and time).
         law: Laws the samples obey, jointly: NAME or NAME:key=value,key=value.
         method: NAME or NAME:key=value,key=value (`pcfm list methods`); pcfm-consistent by default where laws are given.
         steps: Flow steps.
-        solver: Rule of the methods that integrate the flow itself.
+        solver: Rule of the methods that integrate the flow itself (`pcfm list solvers`).
+        spacing: Of the flow times of the steps: uniform, shifted, power, cosine or levels, as NAME or NAME:key=value,key=value.
+        points: Numbers of points other than the model was trained on: one for all periodic space axes, or NAME=N for some.
+        estimate: Samples to repeat with half the step, for the error of the steps; one in sixteen and at most 4 by default, 0 for none.
         reference: Fields that say what a law leaves open; sample i takes the values of reference i.
         condition: Initial data for a model that was trained on some; sample i takes those of field i.
         batch: Samples at a time.
@@ -175,65 +192,90 @@ class Sample(Common):
     law: Laws = ()
     method: str | None = None
     steps: int = 50
-    solver: Literal["euler", "heun", "rk4", "dopri5"] = "euler"
+    solver: str = "euler"
+    spacing: str = "uniform"
+    points: tuple[str, ...] = ()
+    estimate: int | None = None
     reference: Path | None = None
     condition: Path | None = None
     batch: int = 32
     resume: bool = False
 
     def run(self) -> int:
+        from pcfm.discretisation import line as error_line
         from pcfm.experiment import condition_for, load
-        from pcfm.laws import Context, build_all, standing
+        from pcfm.laws import Context, joined, labelled, standing
         from pcfm.metrics import measure
         from pcfm.report import Record
+        from pde_datasets.fields import prototype
         from pde_datasets.store import Writer
+        from pde_datasets.writers import Output, writer_of
 
+        writer_of(self.out)
         if self.count < 1 or self.batch < 1:
             raise ValueError(f"--count and --batch expect at least 1; got {self.count} and {self.batch}.")
+        self._check_steps()
         flow = load(self.model, self.torch_device())
+        if self.points:
+            flow = load(self.model, self.torch_device(), _points(self.points, flow))
         context = Context(flow.grid, flow.channels, flow.roles, flow.laws, count=self.count)
-        context = with_reference(context, self.reference)
-        law = build_all(self.law, context) if self.law else None
+        context, remark = with_reference(context, self.reference)
+        laws = labelled(self.law, context) if self.law else []
+        law = joined([law for _, law in laws]) if laws else None
+        if remark:
+            self.say(f"note: {remark}")
         condition = condition_for(flow, self._given(flow), self.count)
         settings = {
             **{k: v for k, v in asdict(self).items() if k in ("model", "law", "method", "steps", "solver", "seed", "dtype", "batch")},
+            **({"spacing": self.spacing} if self.spacing != "uniform" else {}),
+            **({"points": list(self.points)} if self.points else {}),
             "reference": str(self.reference),
             "condition": str(self.condition),
         }
+        output = Output(self.out, prototype(self.count, flow.channels, flow.grid, self.torch_dtype()), overwrite=self.overwrite)
         record = record_file(self.out, overwrite=self.overwrite, resume=self.resume)
         columns = [] if law is None else law_columns(law)
-        writer = Writer(self.out, self.count, settings, columns=columns, overwrite=self.overwrite, resume=self.resume)
+        writer = Writer(output.file, self.count, settings, columns=columns, overwrite=self.overwrite, resume=self.resume)
         if writer.written:
             self.say(f"resuming at sample {writer.written} of {self.count}")
         progress = self.progress(self.count, "samples", writer.written)
         parts: list[Samples] = []
+        causes: dict[int, str] = {}
+        error: DiscretisationError | None = None
         with measure() as meter:
             while writer.written < self.count:
                 here = slice(writer.written, min(writer.written + self.batch, self.count))
-                drawn = self._draw(flow, law, condition, here)
+                drawn = self._draw(flow, law, condition, here, progress)
+                causes |= {here.start + i: cause for i, cause in drawn.causes.items()}
                 if drawn.failed.all() and (len(drawn.u) > 1 or self.count == 1):
-                    raise ValueError(
-                        f"model '{self.model}' gives NaN or Inf in all {len(drawn.u)} samples of a batch. Train it again, or longer."
-                    )
+                    raise ValueError(f"all {len(drawn.u)} samples of a batch of model '{self.model}' failed: {_advice(drawn.causes)}")
                 writer.append(_fields(flow, drawn, standing(self.law, context), settings), drawn.certificate)
+                if not parts:
+                    error = self._error(flow, drawn, law, condition, here)
                 parts.append(drawn)
                 progress.to(writer.written)
             sound = _sound(writer.part)
             if not sound.any():
-                raise ValueError(f"model '{self.model}' gives NaN or Inf in all {self.count} samples. Train it again, or longer.")
+                raise ValueError(f"all {self.count} samples of model '{self.model}' failed: {_advice(causes)}")
             writer.finish(keep=sound)
         meter.network_calls = sum(part.network_calls for part in parts)
         meter.projections = sum(part.projections for part in parts)
         meter.multiplier_solves = sum(part.multiplier_solves for part in parts)
         failed = (~sound).nonzero().flatten().tolist()
-        results = {**summary(self.out, law), "failed": failed}
+        numbers = sound.nonzero().flatten() if failed else None
+        found = summary(output.file, law, names=[name for name, _ in laws], numbers=numbers)
+        results: dict[str, Any] = {**found, "failed": failed, "causes": {str(number): cause for number, cause in causes.items()}}
+        results["discretisation_error"] = None if error is None else asdict(error)
+        output.deliver()
         kept = Record.of(meter.cost, device=self.torch_device(), seeds={"noise": self.seed}, results={**results, "settings": settings})
         kept.write(record)
         tail = f", {results['converged']} lawful" if law is not None else ""
         self.say(f"{self.count - len(failed)} samples of {self.model} in {self.out}{tail}, {meter.cost.seconds:.1f} s")
-        if failed:
-            self.say(f"  failed: the network gave NaN or Inf in samples {', '.join(map(str, failed))}; they are not in the file")
-        for line in law_lines(results["laws"]):
+        if error is not None:
+            self.say(f"  {error_line(error)}")
+        for line in _failures(failed, causes):
+            self.say(line)
+        for line in (*law_lines(results["laws"]), *clash_line(results["clashing"])):
             self.say(line)
         self.emit({**results, "seconds": meter.cost.seconds, "file": str(self.out)})
         return DONE if results["converged"] == self.count else UNMET
@@ -252,24 +294,86 @@ class Sample(Common):
             )
         return fields.values
 
-    def _draw(self, flow: Flow, law: Constraint | None, condition: torch.Tensor | None, here: slice) -> Samples:
+    def _check_steps(self) -> None:
+        """Refuse a rule of steps that there is not, before anything is written."""
+        from pcfm.methods import SOLVERS, time_grid
+        from pcfm.naming import lookup
 
+        lookup("solver", self.solver, SOLVERS)
+        if self.steps < 1:
+            raise ValueError(f"sampling expects at least one step and one sample; got {self.steps} and {self.count}.")
+        time_grid(self.spacing, self.steps)
+        if self.estimate is not None and not 0 <= self.estimate <= min(self.count, self.batch):
+            raise ValueError(f"--estimate expects 0 to {min(self.count, self.batch)} samples, at most a batch; got {self.estimate}.")
+
+    def _settings(self, here: slice) -> dict[str, Any]:
+        """How some samples are drawn."""
+        return {
+            "method": self.method,
+            "steps": self.steps,
+            "solver": self.solver,
+            "spacing": self.spacing,
+            "seed": self.seed,
+            "start": here.start,
+            "batch": self.batch,
+            "dtype": self.torch_dtype(),
+        }
+
+    def _error(
+        self, flow: Flow, drawn: Samples, law: Constraint | None, condition: torch.Tensor | None, here: slice
+    ) -> DiscretisationError | None:
+        from pcfm.discretisation import discretisation_error, repeated
+
+        count = min(repeated(self.count), len(drawn.u)) if self.estimate is None else self.estimate
+        if not count:
+            return None
+        given = None if condition is None else condition[here]
+        return discretisation_error(
+            flow, drawn, count, law=None if law is None else law.take(here), condition=given, **self._settings(here)
+        )
+
+    def _draw(self, flow: Flow, law: Constraint | None, condition: torch.Tensor | None, here: slice, progress: Progress) -> Samples:
         from pcfm.generation import sample
 
         drawn = sample(
             flow,
             here.stop - here.start,
             law=None if law is None else law.take(here),
-            method=self.method,
-            steps=self.steps,
-            solver=self.solver,
-            seed=self.seed,
-            start=here.start,
             condition=None if condition is None else condition[here],
-            batch=self.batch,
-            dtype=self.torch_dtype(),
+            **self._settings(here),
+            within=lambda share: progress.to(here.start, f"{share:.0%} of the next {here.stop - here.start}"),
         )
         return drawn
+
+
+def _points(texts: tuple[str, ...], flow: Flow) -> dict[str, int]:
+    """Numbers of points by axis."""
+    chosen: dict[str, int] = {}
+    for text in texts:
+        name, equals, count = text.partition("=")
+        if not (count if equals else name).isdecimal():
+            raise ValueError(f"--points expects a number, or NAME=NUMBER; got '{text}'.")
+        names = [name] if equals else [axis.name for axis in flow.grid.space_axes if axis.periodic]
+        if not names:
+            raise ValueError(f"--points expects a model on periodic axes; '{flow.grid}' has none.")
+        chosen |= {axis: int(count if equals else name) for axis in names}
+    return chosen
+
+
+def _failures(failed: list[int], causes: dict[int, str]) -> list[str]:
+    """Samples that failed, a line for each cause; of a run that was resumed the cause is told where it was killed."""
+    lines: dict[str, list[str]] = {}
+    for number in failed:
+        lines.setdefault(causes.get(number, "before the run was resumed"), []).append(str(number))
+    return [f"  failed: samples {', '.join(numbers)}, not in the file: {cause}" for cause, numbers in lines.items()]
+
+
+def _advice(causes: dict[int, str]) -> str:
+    """The first cause, and the way out of it."""
+    cause = next(iter(causes.values()), "before the run was resumed")
+    if cause.startswith("diverged"):
+        return f"{cause}. Take more steps, or other options of the method (pcfm list methods)."
+    return f"{cause}. Train it again, or longer."
 
 
 def _sound(file: Path) -> torch.Tensor:
@@ -307,6 +411,8 @@ class Evaluate(Common):
         paired: Field i is a prediction of reference i: add the relative error of each.
         metrics: Metrics by name or group: default, literature, structure, distances, calibration, residual, or all.
         splits: Random halves of the reference that the noise floor is the median over.
+        errors: What the error of a model is made of: the steps of the solver, and the velocity. Expects --model.
+        model: Run folder or shipped model that made the file, then further members of its ensemble, if there are any.
         out: JSON file for the result; printed in any case.
     """
 
@@ -316,22 +422,42 @@ class Evaluate(Common):
     paired: bool = False
     metrics: Annotated[tuple[str, ...], tyro.conf.arg(metavar="METRIC ...")] = ("default",)
     splits: int = 16
+    errors: bool = False
+    model: Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN ...")] = ()
     out: Path | None = None
 
     def run(self) -> int:
-        from pcfm.commands.common import fresh_file
+        from pcfm.commands.common import fresh_file, sample_numbers, unequal
+        from pcfm.error_report import COLUMNS as ERRORS
         from pcfm.evaluation import COLUMNS, compare
         from pcfm.metrics import measure
         from pcfm.report import Record, to_markdown
 
+        if self.errors != bool(self.model):
+            raise ValueError("--errors expects --model RUN, the model whose error it is, and the other way round.")
         if self.out is not None:
             fresh_file(self.out, self.overwrite)
         fields, reference = open_fields(self.file), open_fields(self.reference)
+        numbers = sample_numbers(fields)
+        remark = unequal(len(fields) if numbers is None else int(numbers.max()) + 1, len(reference)) if self.law else ""
+        if remark:
+            self.say(f"note: {remark}, where a law takes values of the reference")
         with measure() as meter:
             rows = compare(fields, reference, self.law, paired=self.paired, metrics=self.metrics, seed=self.seed, splits=self.splits)
-        results = {"file": str(self.file), "reference": str(self.reference), "count": len(fields), "metrics": rows}
+            parts = self._errors(reference) if self.errors else []
+        results = {"file": str(self.file), "reference": str(self.reference), "count": len(fields), "note": remark, "metrics": rows}
+        results |= {"errors": parts} if self.errors else {}
         if self.out is not None:
             Record.of(meter.cost, device="cpu", seeds={"metrics": self.seed}, results=results).write(self.out)
         self.say(to_markdown(rows, COLUMNS))
+        if self.errors:
+            self.say("\nerrors, in standard deviations of the data:\n\n" + to_markdown(parts, ERRORS))
         self.emit(results)
         return DONE
+
+    def _errors(self, reference: Fields) -> list[dict[str, Any]]:
+        """The rows of the error report."""
+        from pcfm.error_report import error_report
+        from pcfm.experiment import load
+
+        return error_report([load(name, self.torch_device()) for name in self.model], reference, seed=self.seed)

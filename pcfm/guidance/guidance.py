@@ -161,7 +161,7 @@ class GuidedVelocity:
 
     def estimate(self, x: Tensor, t: Tensor, differentiate: bool = True) -> Estimate:
         """What the velocity says of the endpoint, one network call."""
-        scales = Scales(*(broadcast(scale, x) for scale in self.path.schedule(t)))
+        scales = self.path.scales(t, x)
         with torch.set_grad_enabled(differentiate):
             state = x.detach().requires_grad_(differentiate)
             velocity = self.velocity(state, t)

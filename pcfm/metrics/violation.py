@@ -38,7 +38,7 @@ def violation(constraint: Constraint, u: Tensor) -> Violation:
     Raises:
         ValueError: u is not on the law's grid.
     """
-    residual = constraint.excess(constraint.residual(u))
-    scale = constraint.scale(u)
+    found, scale = constraint.measure(u)
+    residual = constraint.excess(found)
     relative = torch.where(residual == 0, residual, residual / scale)
     return Violation(residual.amax(1), relative.amax(1))

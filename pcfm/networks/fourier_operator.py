@@ -1,4 +1,4 @@
-r"""Fourier neural operator (Li et al., ICLR 2021) with flow time, for grids of one to three axes.
+r"""Fourier neural operator (Li et al., ICLR 2021) with flow time, for grids of one to four axes.
 
 A layer mixes channels mode by mode, $\hat y(k) = R(k)\,\hat x(k)$ for the lowest modes, and point by point. Transforms are scaled by
 $1/n$ (`norm="forward"`), so that weights mean the same on every resolution.
@@ -40,6 +40,7 @@ class FourierOperator(nn.Module):
         self, grid: Grid, channels: int, condition: int = 0, modes: int = 12, width: int = 32, depth: int = 4, times: int = 1
     ) -> None:
         super().__init__()
+        self.modes = modes
         self.padding = tuple(0 if axis.periodic else axis.points // 4 for axis in grid.axes)
         padded = tuple(n + pad for n, pad in zip(grid.shape, self.padding, strict=True))
         self.register_buffer("features", position_features(grid), persistent=False)

@@ -8,27 +8,51 @@ from pcfm.samplers.flower import Flower
 from pcfm.samplers.guided import GuidedFlow, PosteriorFlow
 from pcfm.samplers.inequality import ActiveFlow, BarrierFlow, SlackFlow
 from pcfm.samplers.langevin import ProjectedDiffusion
-from pcfm.samplers.ode import Adaptive, Euler, Heun, RungeKutta4, Unconstrained
+from pcfm.samplers.ode import (
+    AdamsBashforth,
+    Adaptive,
+    AdaptiveHeun,
+    Bosh3,
+    Dopri8,
+    Euler,
+    Exponential,
+    Fehlberg2,
+    Heun,
+    Heun3,
+    Midpoint,
+    RungeKutta4,
+    Unconstrained,
+)
 from pcfm.samplers.optimised import DFlow
 from pcfm.samplers.projected import ProjectedEnd, ProjectedFlow, PublishedFlow
 from pcfm.samplers.renoise import PredictProjectRenoise, ProjectedRenoise, Renoise
 from pcfm.samplers.sampler import Sample, Sampler
 from pcfm.samplers.source_chain import SourceChain
+from pcfm.samplers.stochastic import BridgeDiffusion, StochasticFlow
 from pcfm.samplers.tangent import TangentFlow
 
 __all__ = [
     "ActiveFlow",
+    "AdamsBashforth",
     "Adaptive",
+    "AdaptiveHeun",
     "BarrierFlow",
+    "Bosh3",
+    "BridgeDiffusion",
     "ConsistentFlow",
     "DFlow",
     "DiffusionPDE",
+    "Dopri8",
     "DualFlow",
     "ECI",
     "Euler",
+    "Exponential",
+    "Fehlberg2",
     "Flower",
     "GuidedFlow",
     "Heun",
+    "Heun3",
+    "Midpoint",
     "PosteriorFlow",
     "PredictProjectRenoise",
     "ProjectedDiffusion",
@@ -42,6 +66,7 @@ __all__ = [
     "Sampler",
     "SlackFlow",
     "SourceChain",
+    "StochasticFlow",
     "TangentFlow",
     "Unconstrained",
 ]

@@ -7,27 +7,36 @@ $$\dot x = v(x, t) - J^\top(\lambda + h),\qquad \dot\lambda = \kappa\,\frac{h}{(
 and for inequalities, with the slack eliminated, $h$ gives way to $\max(h, -\lambda)$, which pulls only where it exceeds
 $-\lambda$, and p = 1. Midpoint rule, two network calls a step; it never evaluates the singular rate at t = 1.
 
-What limits it: the step is explicit, stable only while $\Delta\,\|J\|^2 < 2$ for steps $\Delta$, so that rows in large units need a small
-weight; and for a single row of unit norm with p = 2 and κ = 1 residuals vanish like
+What limits it as published: the step is explicit, stable only while $\Delta\,\|J\|^2 < 2$ for steps $\Delta$, and rows of a divergence have
+$\|J\|^2$ in the thousands. `whiten` takes laws in coordinates in which $\|J\| = 1$, so that units do not matter and two steps are enough to
+be stable: equalities in orthonormal rows, $h \to (JJ^\top)^{+}h$, inequalities in units of their largest singular value,
+$h \to h/\|J\|^2$, with multipliers to match.
+
+Even so, for a single row of unit norm with p = 2 and κ = 1, residuals vanish like
 $\sqrt{1 - t}\,\cos(\tfrac{\sqrt3}{2}\ln(1 - t))$: slowly, in ever faster oscillation, beside a multiplier that grows like
-$1/\sqrt{1 - t}$. The law is therefore approached, not met, before the final projection; `whiten` makes the rows orthonormal, so that
-units no longer matter.
+$1/\sqrt{1 - t}$. The law is approached, not met, before the final projection.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from constraints import Constraint
+from constraints import Constraint, Intersection
+from constraints.linear import LinearMap
+from pcfm.path import Path
 from pcfm.samplers.sampler import Memory, Projector, Sample, Sampler, unprojected
 from pcfm.velocity import Velocity
 
 _EQUAL, _UNEQUAL = 1e-6, 1e-8
 """What the authors' code adds to 1 - t for equalities and for inequalities."""
+
+_POWERS = 8
+"""Iterations of the power method: half of the norm would do for a step that is stable up to twice its inverse."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +51,17 @@ class DualFlow(Sampler):
         weight: factor on residuals.
         gain: kappa, the rate of the multipliers; 0 for a quadratic penalty.
         power: p, for equalities.
-        whiten: whether residuals are taken in orthonormal rows, $(JJ^\\top)^{+}h$ in place of h; equalities only.
+        whiten: whether laws are taken in coordinates in which they have unit norm; as they are written if not, as published.
         final: whether the last state is projected.
+        path: the flow's path, where it scales the noise.
 
     Raises:
-        ValueError: an option out of its range, or whitened inequalities.
+        ValueError: an option out of its range.
 
     Source:
         Kurtz & Davydov, Constrained flow matching via Lagrangian dual flows, arXiv:2607.04513. Their code uses a weight of 5, no final
-        projection, and returns the state one step before t = 1. Whitening is not theirs.
+        projection, and returns the state one step before t = 1. Deviations: `whiten`, which `whiten=false` undoes,
+        and the last projection, which `final=false` does.
     """
 
     lawful: ClassVar[bool] = True
@@ -63,14 +74,20 @@ class DualFlow(Sampler):
     weight: float = 1.0
     gain: float = 1.0
     power: float = 2.0
-    whiten: bool = False
+    whiten: bool = True
     final: bool = True
+    path: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.weight > 0 or not self.gain >= 0:
             raise ValueError(f"the dual flow expects a positive weight and a gain not negative; got {self.weight}, {self.gain}.")
-        if self.whiten and any(leaf.inequality for leaf in self.constraint.leaves()):
-            raise ValueError("the dual flow whitens equalities only; got an inequality. Use whiten=false and a weight that suits its unit.")
+
+    @cached_property
+    def parts(self) -> list[Constraint]:
+        """The equalities and the inequalities, each as one law; those that there are."""
+        leaves = self.constraint.leaves()
+        kinds = [[leaf for leaf in leaves if leaf.inequality == unequal] for unequal in (False, True)]
+        return [kind[0] if len(kind) == 1 else Intersection(*kind) for kind in kinds if kind]
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
         h = s - t
@@ -84,25 +101,39 @@ class DualFlow(Sampler):
         end = self.step(x, t, s, x0)
         return self.projector.sample(self.constraint, end) if self.final else unprojected(self.constraint, end)
 
+    def idle(self) -> dict[str, str]:
+        return super().idle() | ({} if self.gain else {"power": "gain=0"})
+
     def _multiplier(self, x: Tensor) -> Tensor:
-        """The multipliers so far, (B, m)."""
+        """The multipliers so far, (B, m), those of equalities first."""
         if self.memory.value is None:
-            rows = sum(leaf.residual(x).shape[1] for leaf in self.constraint.leaves())
-            return x.new_zeros(len(x), rows)
+            return x.new_zeros(len(x), sum(part.residual(x).shape[1] for part in self.parts))
         return self.memory.value
 
     def _rates(self, x: Tensor, force: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Rates of the state and of the multipliers."""
-        residual, jacobian = self.constraint.linearise(x)
-        broken = self.weight * (jacobian.solve_gram(residual) if self.whiten else residual)
-        unequal = self._unequal(x)
-        excess = torch.where(unequal, torch.maximum(broken, -force), broken)
-        velocity = self.velocity(x, t) - self.weight * jacobian.adjoint(force + excess)
-        left = 1 - t
-        rate = torch.where(unequal, 1 / (left + _UNEQUAL), 1 / (left + _EQUAL) ** self.power)
-        return velocity, self.gain * rate * excess
+        velocity, left, rises, first = self.velocity(x, t), 1 - t, [], 0
+        for part in self.parts:
+            residual, jacobian = part.linearise(x)
+            pull = force[:, first : first + residual.shape[1]]
+            first += residual.shape[1]
+            if part.leaves()[0].inequality:
+                broken = residual / _squared_norm(jacobian, residual) if self.whiten else residual
+                excess, rate = torch.maximum(self.weight * broken, -pull), 1 / (left + _UNEQUAL)
+            else:
+                broken = jacobian.solve_gram(residual) if self.whiten else residual
+                excess, rate = self.weight * broken, 1 / (left + _EQUAL) ** self.power
+            velocity = velocity - self.weight * jacobian.adjoint(pull + excess)
+            rises.append(self.gain * rate * excess)
+        return velocity, torch.cat(rises, dim=1)
 
-    def _unequal(self, x: Tensor) -> Tensor:
-        """Which rows are inequalities, (1, m)."""
-        marks = [torch.full((1, leaf.residual(x[:1]).shape[1]), leaf.inequality, device=x.device) for leaf in self.constraint.leaves()]
-        return torch.cat(marks, dim=1)
+
+def _squared_norm(jacobian: LinearMap, like: Tensor) -> Tensor:
+    r"""$\|J\|^2$, the largest eigenvalue of $JJ^\top$, (B, 1), by the power method; 1 for rows that are zero."""
+    rows = torch.arange(like.shape[1], device=like.device)
+    y = torch.cos(1.0 + rows.to(like).square()).expand_as(like)
+    for _ in range(_POWERS):
+        y = y / y.norm(dim=1, keepdim=True).clamp_min(torch.finfo(like.dtype).tiny)
+        y = jacobian(jacobian.adjoint(y))
+    norm = y.norm(dim=1, keepdim=True)
+    return torch.where(norm > 0, norm, 1.0)

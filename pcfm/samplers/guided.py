@@ -116,6 +116,9 @@ class GuidedFlow(Sampler):
             return VelocityDrift(energy)
         return LocalGradient(energy, self.damped) if self.gradient == "network" else IsotropicGradient(energy, damped=self.damped)
 
+    def idle(self) -> dict[str, str]:
+        return {"damped": "gradient=state"} if self.gradient == "state" else {}
+
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
         return self.guided.step(x, t, s, x0)
 
@@ -128,7 +131,8 @@ class GuidedFlow(Sampler):
 class PosteriorFlow(Sampler):
     """The flow guided to the posterior under the law, noisy or exact, then the nearest lawful field.
 
-    With `covariance=jacobian,slack=0,clip=0` exact for Gaussian fields under linear laws, up to the solver and the conjugate gradients.
+    With `covariance=jacobian,slack=0,reach=0,clip=0` exact for Gaussian fields under linear laws, up to the solver and the conjugate
+    gradients.
     Inequalities are left to the last projection.
 
     Attributes:
@@ -141,6 +145,7 @@ class PosteriorFlow(Sampler):
         covariance: "jacobian" (MMPS), "isotropic" (PiGDM) or "zero" (DPS, for laws observed with noise).
         iterations: conjugate gradients of "jacobian", a reverse pass of the network each.
         slack: of exact laws, as of `GaussianPosterior`.
+        reach: of moves of the endpoint, as of `GaussianPosterior`.
         start: earliest time at which the network is differentiated.
         clip: largest ratio of the norms of guidance and velocity, 0 for any. Guidance to what is observed stays below 5; where data obey a
             law anyway and nothing needs guiding, a trained network's $C_t$ is noise and its inverse has no bound.
@@ -151,7 +156,7 @@ class PosteriorFlow(Sampler):
 
     Source:
         Rozet et al., Learning diffusion priors from observations by expectation maximization, NeurIPS 2024 (moment matching posterior
-        sampling); Song et al., ICLR 2023; Chung et al., ICLR 2023.
+        sampling); Song et al., ICLR 2023; Chung et al., ICLR 2023. Deviations: slack, reach and clip, which 0 takes away.
     """
 
     lawful: ClassVar[bool] = True
@@ -166,6 +171,7 @@ class PosteriorFlow(Sampler):
     covariance: str = "jacobian"
     iterations: int = 5
     slack: float = 0.1
+    reach: float = 10.0
     start: float = 0.01
     clip: float = 5.0
     final: bool = True
@@ -178,13 +184,16 @@ class PosteriorFlow(Sampler):
         if not equalities:
             raise ValueError("posterior sampling expects at least one equality among the laws; use 'guided' for inequalities.")
         law = equalities[0] if len(equalities) == 1 else Intersection(*equalities)
-        guidance = GaussianPosterior(law, self.covariance, self.iterations, self.slack)
+        guidance = GaussianPosterior(law, self.covariance, self.iterations, self.slack, self.reach)
         return GuidedVelocity(self.velocity, self.path, [guidance], self.source, self.start, clip=self.clip or None)
 
     @cached_property
     def guided(self) -> Sampler:
         """The solver on the guided velocity."""
         return along(self.base, self._velocity())
+
+    def idle(self) -> dict[str, str]:
+        return {} if self.covariance == "jacobian" else dict.fromkeys(("iterations", "slack"), f"covariance={self.covariance}")
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
         return self.guided.step(x, t, s, x0)

@@ -84,6 +84,17 @@ class ProjectedDiffusion(Sampler):
                 f"got inner={self.inner}, rate={self.rate}, churn={self.churn}."
             )
 
+    def scores(self) -> bool:
+        return self.process != "ode"
+
+    def idle(self) -> dict[str, str]:
+        idle = {} if self.process == "ode" else {"solver": f"process={self.process} has steps of its own"}
+        if self.process != "langevin":
+            idle |= dict.fromkeys(("inner", "rate"), f"process={self.process}")
+        if self.process != "sde":
+            idle["churn"] = f"process={self.process}"
+        return idle
+
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
         if self.process == "ode":
             return self._project(self.base.step(x, t, s, x0), s)

@@ -59,7 +59,16 @@ class _Point:
         )
 
 
-def minimise(function: Function, x: Tensor, *, iterations: int, history: int = 20, searches: int = 10, tolerance: float = 0.0) -> Minimum:
+def minimise(
+    function: Function,
+    x: Tensor,
+    *,
+    iterations: int,
+    history: int = 20,
+    searches: int = 10,
+    tolerance: float = 0.0,
+    told: Callable[[float], None] = lambda share: None,
+) -> Minimum:
     """Descend a function from x, each sample on its own; values never rise.
 
     Arguments:
@@ -70,6 +79,7 @@ def minimise(function: Function, x: Tensor, *, iterations: int, history: int = 2
         searches: evaluations of a line search at most.
         tolerance: norm of the gradient, as a fraction of the first one, at which a sample stops. It stops, too, where no lower value is
             found.
+        told: called with the share of the iterations that is done, after each.
 
     Returns:
         The last points. Not having converged is no error: the gradient tells.
@@ -98,6 +108,7 @@ def minimise(function: Function, x: Tensor, *, iterations: int, history: int = 2
         scale = torch.where(useful, curvature / change.square().flatten(1).sum(1).clamp_min(torch.finfo(x.dtype).tiny), scale)
         x, value, gradient = new.x, new.value, new.gradient
         active = active & (_norm(gradient) > enough)
+        told((k + 1) / (iterations + 1))
     return Minimum(x, value, gradient, evaluations)
 
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from constraints import Constraint
-from pcfm.path import broadcast
+from pcfm.guard import NOBODY, Watch
+from pcfm.path import Path, broadcast
 from pcfm.samplers.guided import energy_of
 from pcfm.samplers.minimise import Minimum, minimise
-from pcfm.samplers.sampler import Projector, Sample, Sampler, Watch, ended
+from pcfm.samplers.sampler import Projector, Sample, Sampler, ended
 from pcfm.samplers.transport import Transport
 
 REGULARISERS = ("ridge", "radial")
@@ -42,6 +43,7 @@ class DFlow(Sampler):
         energy: "residual", half the squared residual in its own unit, or "distance", half the squared distance to the nearest lawful field.
         strength: of the energy of exact laws; noisy ones have their likelihood's.
         final: whether a projection on the exact laws follows.
+        path: the flow's path, where it scales the noise.
 
     Raises:
         ValueError: an option out of its range.
@@ -67,6 +69,7 @@ class DFlow(Sampler):
     energy: str = "residual"
     strength: float = 1.0
     final: bool = True
+    path: Path | None = None
 
     def __post_init__(self) -> None:
         if self.iterations < 0 or self.history < 1 or not self.regularisation >= 0 or not 0 <= self.blend <= 1:
@@ -78,23 +81,26 @@ class DFlow(Sampler):
             raise ValueError(f"D-Flow expects a regulariser among {', '.join(REGULARISERS)}; got '{self.regulariser}'.")
         energy_of(self.constraint, self.energy, self.strength, self.projector)
 
+    def idle(self) -> dict[str, str]:
+        return {} if self.regularisation else {"regulariser": "regularisation=0"}
+
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
         return self.base.step(x, t, s, x0)
 
     def last(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Sample:
         return ended(self.projector, self.constraint, self.base.step(x, t, s, x0), self.final)
 
-    def sample(self, x0: Tensor, times: Tensor, watch: Watch = lambda t, x: None) -> Sample:
+    def sample(self, x0: Tensor, times: Tensor, watch: Watch = NOBODY) -> Sample:
         """The field of the best noise found, searched from x0."""
-        return super().sample(self.optimise(x0, times).x, times, watch)
+        return super().sample(self.optimise(x0, times, watch).x, times, watch)
 
     def iterate(self, x0: Tensor, times: Tensor) -> Iterator[Tensor]:
         """Every state of the flow from the best noise found."""
         return super().iterate(self.optimise(x0, times).x, times)
 
-    def optimise(self, x0: Tensor, times: Tensor) -> Minimum:
-        """The best noise found."""
-        transport = Transport(self.base, times)
+    def optimise(self, x0: Tensor, times: Tensor, watch: Watch = NOBODY) -> Minimum:
+        """The best noise found; the search is nearly all of the work."""
+        transport = Transport(self.base, times, self.first)
         energy = energy_of(self.constraint, self.energy, self.strength, self.projector)
         if self.blend:
             lawful = self.projector(self.constraint, torch.zeros_like(x0)).u
@@ -105,7 +111,7 @@ class DFlow(Sampler):
             price, slope = self._price(x)
             return value + price, gradient + slope
 
-        return minimise(objective, x0, iterations=self.iterations, history=self.history)
+        return minimise(objective, x0, iterations=self.iterations, history=self.history, told=watch.done)
 
     def _price(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """lambda R(x) and its gradient."""

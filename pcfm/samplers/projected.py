@@ -60,7 +60,7 @@ class ProjectedFlow(Sampler):
         finish: Gauss-Newton steps of that projection, towards the point nearest to the last state, 0 for the nearest lawful field.
 
     Raises:
-        ValueError: an option out of its range.
+        ValueError: an option out of its range, or Gauss-Newton steps under an inequality.
 
     Source:
         Utkarsh et al., Physics-constrained flow matching, NeurIPS 2025, arXiv:2506.04171, algorithm 1. Deviations: by default the
@@ -97,6 +97,22 @@ class ProjectedFlow(Sampler):
             raise ValueError(f"PCFM expects a mode among {', '.join(MODES)}; got '{self.mode}'.")
         if min(self.ridge, self.weight, self.rate) < 0:
             raise ValueError(f"PCFM expects ridge, weight and rate not to be negative; got {self.ridge}, {self.weight}, {self.rate}.")
+        unequal = [leaf.name for leaf in self.constraint.leaves() if leaf.inequality]
+        if unequal and (self.newton or self.finish):
+            raise ValueError(
+                f"PCFM's Gauss-Newton steps take equalities only, as published; got the inequality '{unequal[0]}'. Use 'pcfm' as it is or "
+                "'pcfm-consistent', or one of 'ipcfm-slack', 'ipcfm-barrier', 'ipcfm-active'."
+            )
+
+    def idle(self) -> dict[str, str]:
+        idle = {} if self.shoot > 1 else {"solver": "with shoot=1 it has steps of its own"}
+        if not self.newton:
+            idle |= dict.fromkeys(("mode", "ridge"), "newton=0 projects on the nearest field")
+        if not self.weight:
+            idle |= dict.fromkeys(("rate", "iterations", "frozen"), "weight=0 is no relaxed correction")
+        if not self.final:
+            idle["finish"] = "final=false"
+        return idle
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
         velocity = self._direction(x, t)
@@ -188,6 +204,7 @@ class ProjectedEnd(Sampler):
         base: the unconstrained sampler.
         constraint: the law, on normalised fields.
         projector: counts the projections.
+        path: the flow's path, where it scales the noise.
     """
 
     lawful: ClassVar[bool] = True
@@ -196,6 +213,7 @@ class ProjectedEnd(Sampler):
     base: Sampler
     constraint: Constraint
     projector: Projector = field(default_factory=Projector)
+    path: Path | None = None
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
         return self.base.step(x, t, s, x0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, NamedTuple
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from constraints import Constraint, Intersection, ProjectionResult, project
 from constraints.newton import certified
+from pcfm.guard import NOBODY, Watch
+from pcfm.path import broadcast
 
 
 class Sample(NamedTuple):
@@ -25,7 +27,7 @@ class Sample(NamedTuple):
 
 @dataclass
 class Projector:
-    """`project`, counted.
+    """`project`, counted. Fields that are not finite come back as NaN, and do not cost the others.
 
     Attributes:
         projections: calls so far.
@@ -36,7 +38,7 @@ class Projector:
     solves: int = 0
 
     def __call__(self, constraint: Constraint, x1: Tensor) -> ProjectionResult:
-        result = project(constraint, x1)
+        result = project(constraint, x1) if bool(torch.isfinite(x1.sum())) else _sound_projection(constraint, x1)
         self.count(result.iterations)
         return result
 
@@ -48,6 +50,14 @@ class Projector:
         """The nearest lawful fields to x1, with their certificate."""
         projection = self(constraint, x1)
         return Sample(projection.u, x1, projection)
+
+
+def _sound_projection(constraint: Constraint, x1: Tensor) -> ProjectionResult:
+    """The projection of the finite fields; NaN, and not converged, for the others."""
+    sound = torch.isfinite(x1).flatten(1).all(1)
+    result = project(constraint, torch.where(broadcast(sound, x1), x1, torch.zeros_like(x1)))
+    u = torch.where(broadcast(sound, x1), result.u, torch.nan)
+    return result._replace(u=u, converged=result.converged & sound, obeyed=result.obeyed & sound[:, None])
 
 
 def unprojected(constraint: Constraint, x: Tensor) -> Sample:
@@ -82,14 +92,6 @@ class Memory:
         self.count, self.value = 0, None
 
 
-Watch = Callable[[Tensor, Tensor], None]
-"""Called with the time and the state after each step."""
-
-
-def _unwatched(t: Tensor, x: Tensor) -> None:
-    """Nobody watches."""
-
-
 class Sampler(ABC):
     """Steps from one flow time to the next, samples independent of each other.
 
@@ -100,12 +102,14 @@ class Sampler(ABC):
     Attributes:
         lawful: whether it takes a law.
         reference: paper that the method is from.
+        order: of a step; None where tolerances decide.
         projector: counts the projections of lawful samplers, None for the others.
         memory: of samplers that carry more than the state, None for the others; cleared where a trajectory begins.
     """
 
     lawful: ClassVar[bool] = False
     reference: ClassVar[str] = ""
+    order: ClassVar[int | None] = 1
     projector: Projector | None = None
     memory: Memory | None = None
 
@@ -113,6 +117,19 @@ class Sampler(ABC):
         """Forget the last trajectory."""
         if self.memory is not None:
             self.memory.clear()
+
+    def first(self, x0: Tensor) -> Tensor:
+        """The state at the first time of a trajectory from x0: x0 itself, but for paths that scale it; solvers alone know no path."""
+        path = getattr(self, "path", None)
+        return x0 if path is None else path.start(x0)
+
+    def scores(self) -> bool:
+        """Whether it takes scores from velocities, which asks for noise that is independent of the data."""
+        return False
+
+    def idle(self) -> dict[str, str]:
+        """Options that change nothing as it is set, each with the reason; "solver" is among them where it has steps of its own."""
+        return {} if hasattr(self, "base") else {"solver": "it has steps of its own"}
 
     @abstractmethod
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
@@ -125,27 +142,26 @@ class Sampler(ABC):
     def iterate(self, x0: Tensor, times: Tensor) -> Iterator[Tensor]:
         """Every state, the first included."""
         self.begin()
-        x = x0
+        x = self.first(x0)
         yield x
         for t, s in pairwise(times):
             x = self.step(x, t, s, x0)
             yield x
 
-    def sample(self, x0: Tensor, times: Tensor, watch: Watch = _unwatched) -> Sample:
+    def sample(self, x0: Tensor, times: Tensor, watch: Watch = NOBODY) -> Sample:
         """The last state with its certificate.
 
         Arguments:
             x0: draws from the source, (B, C, *N).
             times: increasing flow times, 0 to 1.
-            watch: called after each step.
+            watch: sees the state after each step but the last, and may mend it.
         """
         self.begin()
-        x = x0
+        x = self.first(x0)
         for t, s in pairwise(times[:-1]):
-            x = self.step(x, t, s, x0)
-            watch(s, x)
+            x = watch.state(self.step(x, t, s, x0), s)
         sample = self.last(x, times[-2], times[-1], x0)
-        watch(times[-1], sample.x)
+        watch.done(1.0)
         return sample
 
     def __call__(self, x0: Tensor, times: Tensor) -> Tensor:

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from constraints import Constraint
-from pcfm.path import broadcast
+from pcfm.guard import NOBODY, Watch
+from pcfm.path import Path, broadcast
 from pcfm.samplers.guided import energy_of
-from pcfm.samplers.sampler import Projector, Sample, Sampler, Watch, ended
+from pcfm.samplers.sampler import Projector, Sample, Sampler, ended
 from pcfm.samplers.transport import Transport
 from pcfm.source import Source
 
@@ -67,6 +68,7 @@ class SourceChain(Sampler):
         energy: "distance" or "residual", of exact laws.
         strength: of that energy: the inverse variance with which exact laws are taken as observed.
         final: whether a projection on the exact laws follows.
+        path: the flow's path, where it scales the noise.
 
     Raises:
         ValueError: an option out of its range.
@@ -91,6 +93,7 @@ class SourceChain(Sampler):
     energy: str = "distance"
     strength: float = 100.0
     final: bool = True
+    path: Path | None = None
 
     def __post_init__(self) -> None:
         if self.moves < 0 or not 0 < self.length < 2:
@@ -100,15 +103,13 @@ class SourceChain(Sampler):
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
         return self.base.step(x, t, s, x0)
 
-    def sample(self, x0: Tensor, times: Tensor, watch: Watch = lambda t, x: None) -> Sample:
+    def sample(self, x0: Tensor, times: Tensor, watch: Watch = NOBODY) -> Sample:
         """The field where a chain from x0 ends."""
-        x1 = self.run(x0, times).x1
-        watch(times[-1], x1)
-        return ended(self.projector, self.constraint, x1, self.final)
+        return ended(self.projector, self.constraint, self.run(x0, times, watch).x1, self.final)
 
-    def run(self, x0: Tensor, times: Tensor) -> Chain:
-        """Chains from x0."""
-        transport = Transport(self.base, times)
+    def run(self, x0: Tensor, times: Tensor, watch: Watch = NOBODY) -> Chain:
+        """Chains from x0; the watch hears of each move."""
+        transport = Transport(self.base, times, self.first)
         state = self._at(x0, transport)
         accepted, step = torch.zeros_like(state.potential), torch.full_like(state.potential, self.length)
         target = 0.57 if self.gradient else 0.25  # the optima of Langevin and of random walks
@@ -122,6 +123,7 @@ class SourceChain(Sampler):
             accepted = accepted + chosen
             if move < self.moves // 2:
                 step = (step * ((log.exp() - target) * 2 / (1 + move) ** 0.6).exp()).clamp(1e-6, 1.9)
+            watch.done((move + 1) / self.moves)
         return Chain(state.x0, state.x1, accepted / max(self.moves, 1), step)
 
     def _at(self, x0: Tensor, transport: Transport) -> _State:

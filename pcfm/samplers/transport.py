@@ -28,20 +28,26 @@ class Transport:
     Attributes:
         base: an unconstrained sampler that carries nothing but its state.
         times: increasing flow times.
+        start: the first state of a trajectory from some noise, a multiple of it.
     """
 
     base: Sampler
     times: Tensor
+    start: Callable[[Tensor], Tensor] = lambda x0: x0
+
+    def __post_init__(self) -> None:
+        if self.base.memory is not None:
+            raise ValueError(f"gradients through a solver expect one without memory; {type(self.base).__name__} has one. Use heun.")
 
     def __call__(self, x0: Tensor) -> Tensor:
         """Where the solver takes x0."""
-        return self._run(x0, 0, len(self.times) - 1)
+        return self._run(self.start(x0), 0, len(self.times) - 1)
 
     def back(self, x1: Tensor) -> Tensor:
         """The noise that it takes to x1, up to its order: the same steps in reverse time."""
         for s, t in pairwise(self.times.flip(0)):
             x1 = self.base.step(x1, s, t, x1)
-        return x1
+        return x1 / self.start(torch.ones_like(x1))
 
     def evaluate(self, x0: Tensor, energy: Energy) -> tuple[Tensor, Tensor, Tensor]:
         """Energies of the ends, (B,), their gradients with respect to x0, and the ends, (B, C, *N) each."""
@@ -52,8 +58,8 @@ class Transport:
             found.extend((value, x1))
             return gradient
 
-        gradient = self._back(x0.detach(), 0, len(self.times) - 1, cotangent)
-        return found[0], gradient, found[1]
+        gradient = self._back(self.start(x0.detach()), 0, len(self.times) - 1, cotangent)
+        return found[0], self.start(gradient), found[1]
 
     def _run(self, x: Tensor, first: int, last: int) -> Tensor:
         with torch.no_grad():

@@ -181,14 +181,18 @@ def open(path: str | os.PathLike[str], format: str | None = None, words: Mapping
     if format is not None and format not in FORMATS:
         near = get_close_matches(format, FORMATS, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"open expects one of the formats {', '.join(FORMATS)}; got '{format}'.{hint}")
+        raise ValueError(f"'{format}' is not a format that can be read.{hint} `pcfm list formats` names those.")
     check_there(path)
     check_safe(path)
     found = _found(path, format, with_words=words is not None)
     if found is None:
-        wanted = f"one of the formats {', '.join(FORMATS)}" if format is None else f"{format}: {FORMATS[format].description}"
-        way_out = "Convert it to one of these; FORMATS describes them." if format is None else "Leave `format` out to have it detected."
-        raise ValueError(f"{path.name}: open expects {wanted}; got {describe(path)}. {way_out}")
+        if format is None:
+            way_out = "`pcfm list formats` names what can be opened; arrays in .npy or .npz open with words for their axes."
+            raise ValueError(f"{path}: not recognised, it is {describe(path)}. {way_out}")
+        raise ValueError(
+            f"{path} is not of format {format} ({FORMATS[format].description}); it is {describe(path)}. Leave `format` out to have it "
+            "detected."
+        )
     if words is not None and not found.takes_words:
         able = ", ".join(name for name, entry in FORMATS.items() if entry.takes_words)
         raise ValueError(f"{path.name}: open takes words for {able} alone; this is {found.name}, which says what it holds. Leave them out.")

@@ -63,7 +63,7 @@ def describe(path: Path) -> str:
     from pde_datasets.loaders.pt import glimpse, is_pt
 
     if path.is_dir():
-        return f"the folder '{path}' with {listed(sorted(entry.name for entry in path.iterdir()))}. Name a file inside it, if that is meant"
+        return f"a folder with {listed(sorted(entry.name for entry in path.iterdir()))}: name a file inside it, if that is meant"
     if is_mat(path):
         return f"a MATLAB file with {shapes_of(read_mat(path))}"
     if is_hdf5(path):
@@ -76,4 +76,8 @@ def describe(path: Path) -> str:
         if start.startswith(magic):
             return what
     printable = all(byte in b"\t\n\r" or 32 <= byte < 127 or byte >= 128 for byte in start)
-    return "a text file" if printable else f"a file that begins with the bytes {start[:8].hex(' ')}"
+    return (
+        "a text file in which no table of numbers is found"
+        if printable
+        else f"a binary file of an unknown kind, or damaged: it begins with {start[:8].hex(' ')}"
+    )

@@ -10,14 +10,15 @@ Words are given in Python, on a command line or in JSON, so that each has a spel
     cells        "x y"                          axes whose points are centres of cells
     length       "x=6.28 t=1"                   extent of the domain along an axis; the period where there is one
     origin       "x=-1"                         coordinate of the first point
-    coordinates  "x=xs"                         arrays of a .npz, or in Python and JSON lists, that hold the points of an axis
-    axis_units   "x=m t=s"
+    coordinates  "x=xs y=0,0.1,0.5"             arrays of a .npz, or the numbers themselves, that are the points of an axis
+    axis_units   "x=km t=s"                     units of the axes
     roles        "velocity=u,v density=rho"     channels that play a part in laws
     laws         "mass divergence-free:scheme=spectral"
     parameters   "viscosity"                    arrays of a .npz with a row a sample
     equation     "u_t + u u_x = 0"
 
-    Names may be parted by spaces, commas or +; axes may be n, N, sample; t, T, time; c, C, channel.
+Names are parted by spaces, commas or +, and so are entries name=value. Units may hold spaces: those of channels are parted by commas
+or + alone. Laws have options with commas: they are parted by spaces alone. Axes may be n, N, sample; t, T, time; c, C, channel.
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ _SPELLINGS = {
     "N": _SAMPLE, "sample": _SAMPLE, "samples": _SAMPLE, "C": _CHANNEL, "channel": _CHANNEL, "channels": _CHANNEL,
     "t": _TIME, "T": _TIME, "_": _DROPPED,
 }  # fmt: skip
+
+_ROLES = ("velocity", "momentum", "density", "energy")
+"""Parts that channels play in laws."""
+
+_BETWEEN = re.compile(r"[\s,+]+(?=[^\s,+=]+=)")
+"""What parts entries name=value: spaces, commas or + before the next name."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,15 @@ class Words:
             if axis in self.origin or (axis in self.length and axis not in self.periodic):
                 raise ValueError(f"words expect coordinates of {axis}, or its length and origin; got both.")
         if self.units and self.channels and len(self.units) != len(self.channels):
-            raise ValueError(f"words expect one unit a channel; got units {self.units} for channels {self.channels}.")
+            raise ValueError(
+                f"words expect one unit a channel, parted by commas; got {len(self.units)}, '{', '.join(self.units)}', for channels "
+                f"{', '.join(self.channels)}."
+            )
+        for role in self.roles:
+            if role not in _ROLES:
+                near = get_close_matches(role, _ROLES, n=1)
+                hint = f" Did you mean '{near[0]}'?" if near else ""
+                raise ValueError(f"words: roles are {', '.join(_ROLES)}, like 'velocity=u,v density=rho'; got '{role}'.{hint}")
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -160,12 +175,14 @@ def _words_apart(word: str, value: Any) -> tuple[str, ...]:
 
 
 def _table(word: str, value: Any) -> dict[str, Any]:
-    """A dictionary, or entries name=value parted by spaces."""
+    """A dictionary, or entries name=value."""
     if isinstance(value, Mapping):
         return {str(name): entry for name, entry in value.items()}
-    entries = [entry.partition("=") for entry in value.split()] if isinstance(value, str) else [("", "", "")]
+    entries = [entry.partition("=") for entry in _BETWEEN.split(value.strip())] if isinstance(value, str) else [("", "", "")]
     if any(not (name and entry) for name, _, entry in entries):
         raise ValueError(f"words: {word} expects a dictionary, or text like 'name=value name=value'; got {value!r}.")
+    if len({name for name, _, _ in entries}) < len(entries):
+        raise ValueError(f"words: {word} expects each name once; got {value!r}.")
     return {name: entry for name, _, entry in entries}
 
 
@@ -184,9 +201,19 @@ def _numbers(word: str, value: Any) -> dict[str, float]:
 def _points(word: str, value: Any) -> dict[str, str | tuple[float, ...]]:
     table = _axis_table(word, value)
     try:
-        return {axis: entry if isinstance(entry, str) else tuple(float(x) for x in entry) for axis, entry in table.items()}
+        return {
+            axis: _numbers_or_name(entry) if isinstance(entry, str) else tuple(float(x) for x in entry) for axis, entry in table.items()
+        }
     except (TypeError, ValueError) as error:
-        raise ValueError(f"words: {word} expects names of arrays or lists of numbers, like 'x=xs'; got {value!r}.") from error
+        raise ValueError(f"words: {word} expects names of arrays or lists of numbers, like 'x=xs y=0,0.1,0.5'; got {value!r}.") from error
+
+
+def _numbers_or_name(text: str) -> str | tuple[float, ...]:
+    """Points of an axis: numbers where all of them are, else the name of an array."""
+    try:
+        return tuple(float(x) for x in re.split(r"[\s,]+", text.strip(" ,")))
+    except ValueError:
+        return text
 
 
 def _texts(word: str, value: Any) -> dict[str, str]:

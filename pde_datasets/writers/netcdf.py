@@ -27,14 +27,12 @@ _LIMIT = 2**32 - 4
 """Bytes of a variable that is not the last (format specification, 64-bit offset)."""
 
 
-def write(path: Path, fields: Fields, overwrite: bool, tell: Tell) -> dict[Path, int]:
-    """Write fields into one file.
+def check(path: Path, fields: Fields, overwrite: bool) -> None:
+    """Refuse what one file cannot hold.
 
     Raises:
         ValueError: the file exists and is not to be overwritten, a channel is too large for the format, or fields are on a mesh.
     """
-    from scipy.io import netcdf_file
-
     check_free(path, overwrite)
     if fields.mesh is not None:
         raise ValueError("netCDF files hold fields on axes; these are on a mesh. Write .h5 instead.")
@@ -43,6 +41,13 @@ def write(path: Path, fields: Fields, overwrite: bool, tell: Tell) -> dict[Path,
         raise ValueError(
             f"a channel of a classic netCDF file holds less than 4 GiB; these take {size / 2**30:.3g}. Thin them, or write .h5."
         )
+
+
+def write(path: Path, fields: Fields, overwrite: bool, tell: Tell) -> dict[Path, int]:
+    """Write fields into one file; `check` says which it refuses."""
+    from scipy.io import netcdf_file
+
+    check(path, fields, overwrite)
     part = path.with_name(path.name + ".part")
     with netcdf_file(part, "w", version=2) as file:
         file.Conventions = "CF-1.11"

@@ -9,6 +9,11 @@ from pde_datasets.fields import Fields
 from pde_datasets.writers import Tell
 
 
+def check(path: Path, fields: Fields, overwrite: bool) -> None:
+    """Refuse a file that is there; all fields fit."""
+    store.check_free(path, overwrite)
+
+
 def write(path: Path, fields: Fields, overwrite: bool, tell: Tell) -> dict[Path, int]:
     """Write fields, those still in a file piece by piece."""
     store.write(path, fields, overwrite=overwrite, tell=tell)

@@ -21,8 +21,8 @@ from pde_datasets.store import check_free
 from pde_datasets.writers import Tell
 
 
-def write(path: Path, fields: Fields, overwrite: bool, tell: Tell) -> dict[Path, int]:
-    """Write fields as NAME.SAMPLE.TIME.vti beside the name asked for, and NAME.SAMPLE.pvd where there are times.
+def check(path: Path, fields: Fields, overwrite: bool) -> None:
+    """Refuse what image data cannot hold.
 
     Raises:
         ValueError: fields on a mesh, on more than three space axes or on unequal spacings, or a file that exists.
@@ -32,23 +32,51 @@ def write(path: Path, fields: Fields, overwrite: bool, tell: Tell) -> dict[Path,
         raise ValueError(
             f"ParaView image data expect up to three equally spaced axes; these fields are on {fields.grid}. Write .h5 instead."
         )
+    for sample in range(len(fields)):
+        lists = [_list(path, fields, sample)] if fields.grid.has_time else []
+        for target in (*_targets(path, fields, sample), *lists):
+            check_free(target, overwrite)
+
+
+def write(path: Path, fields: Fields, overwrite: bool, tell: Tell) -> dict[Path, int]:
+    """Write fields as NAME.SAMPLE.TIME.vti beside the name asked for, and NAME.SAMPLE.pvd where there are times.
+
+    `check` says which it refuses.
+    """
+    check(path, fields, overwrite)
+    axes = fields.grid.space_axes
     cells = all(axis.cells for axis in axes)
     times = fields.grid.axes[0].positions().tolist() if fields.grid.has_time else None
-    width, files, sample = len(str(max(len(fields) - 1, 0))), {}, 0
+    files, sample = {}, 0
     for piece in fields.pieces():
         for u in piece.values.numpy():
-            names = []
-            for t in range(len(times) if times else 1):
-                label = f"{path.stem}.{sample:0{width}d}" + (f".{t:0{len(str(len(times) - 1))}d}" if times else "")
-                target = path.with_name(f"{label}.vti")
+            targets = _targets(path, fields, sample)
+            for t, target in enumerate(targets):
                 _file(target, u[:, t] if times else u, fields.channels, axes, cells, overwrite)
-                names.append(target.name)
                 files[target] = 1
             if times:
-                _collection(path.with_name(f"{path.stem}.{sample:0{width}d}.pvd"), names, times, overwrite)
+                _collection(_list(path, fields, sample), [target.name for target in targets], times, overwrite)
             sample += 1
             tell(sample)
     return files
+
+
+def _label(path: Path, fields: Fields, sample: int) -> str:
+    return f"{path.stem}.{sample:0{len(str(max(len(fields) - 1, 0)))}d}"
+
+
+def _targets(path: Path, fields: Fields, sample: int) -> list[Path]:
+    """The files of a sample, one a time."""
+    label = _label(path, fields, sample)
+    if not fields.grid.has_time:
+        return [path.with_name(f"{label}.vti")]
+    times = fields.grid.axes[0].points
+    return [path.with_name(f"{label}.{t:0{len(str(times - 1))}d}.vti") for t in range(times)]
+
+
+def _list(path: Path, fields: Fields, sample: int) -> Path:
+    """The list of the times of a sample."""
+    return path.with_name(f"{_label(path, fields, sample)}.pvd")
 
 
 def _file(path: Path, u: NDArray[np.floating], channels: tuple[str, ...], axes: tuple[Axis, ...], cells: bool, overwrite: bool) -> None:
