@@ -50,7 +50,7 @@ Each table was made by
 pcfm bench NAME --preset cpu --out RUNS/NAME
 ```
 
-with `--seeds 1` where one seed is named, and this page by `python -m benchmarks.suites RUNS --refine`. The preset `cpu` has grids,
+and this page by `python -m benchmarks.suites RUNS --refine`. The preset `cpu` has grids,
 networks and numbers of samples for one core without a GPU (`bench.json` of each suite says which), so what compares with the paper is
 order and magnitude. Errors are in units of 0.01, published ones as printed; with several seeds, half the 95 % interval stands beside the
 mean. The row of the ground truth has as many further solutions in place of samples: differences smaller than its values mean nothing.
