@@ -573,6 +573,16 @@ EVERY = {
 }
 
 
+def test_evaluate_tells_steps_from_the_velocity(call: Call) -> None:
+    document = call("evaluate heat.h5 --reference heat.h5 --errors --model model model --json").json()
+    rows = {(row["part"], row["setting"]): row for row in document["errors"]}
+    assert rows["steps", "euler, 50 steps"]["value"] < rows["steps", "euler, 10 steps"]["value"]
+    assert rows["velocity", "ensemble of 2"]["value"] == 0  # a model and itself
+    text = call("evaluate heat.h5 --reference heat.h5 --errors --model model").out
+    assert "held-out data" in text
+    assert "--model RUN" in call("evaluate heat.h5 --reference heat.h5 --errors").err
+
+
 @pytest.mark.parametrize("command", EVERY.values(), ids=EVERY)
 def test_json_is_one_document_alone_on_standard_output_and_quiet_says_nothing(call: Call, command: str) -> None:
     loud = call(f"{command} --json")

@@ -34,6 +34,12 @@ def run_console(page: str, swap: dict[str, str] | None = None) -> None:
         assert main(arguments) == 0, command
 
 
+def test_models_page_python() -> None:
+    namespace: dict[str, object] = {}
+    for block in blocks("docs/models.md", "python"):
+        exec(compile(block, "docs/models.md", "exec"), namespace)
+
+
 def test_readme_python() -> None:
     code = blocks("README.md", "python")
     assert len(code) >= 3
