@@ -209,7 +209,7 @@ class _Origin:
         problem, own = _problem(reference), _problem(fields)
         self.problem = own if problem is None else problem
         known = own is not None and own == self.problem
-        self.ours = _parameters(fields if known else reference, len(u), None if known else _numbers(fields))
+        self.ours = _parameters(fields if known else reference, len(u), None if known else sample_numbers(fields))
         self.theirs = _parameters(fields if problem is None else reference, len(r))
 
     def rows(
@@ -306,7 +306,7 @@ def _parameters(fields: Fields, count: int, numbers: Tensor | None = None) -> di
     return {name: values[rows % len(values)] for name, values in fields.parameters.items()}
 
 
-def _numbers(fields: Fields) -> Tensor | None:
+def sample_numbers(fields: Fields) -> Tensor | None:
     """The number of each sample in the run that drew it, where some of them failed and are not among the fields."""
     numbers = fields.parameters.get("sample")
     return None if numbers is None else numbers.to(torch.int64)
@@ -323,7 +323,7 @@ def _laws(texts: tuple[str, ...], fields: Fields, reference: Fields, *, borrowed
     context = Context(reference.grid, reference.channels, roles, stated, reference=reference.values if borrowed else None, conserving=True)
     known, own = _problem(fields) is not None, _problem(reference) is not None
     ours = replace(context, count=len(fields), origin=fields if known else reference, mesh=fields.mesh)
-    ours = replace(ours, numbers=None if known else _numbers(fields))
+    ours = replace(ours, numbers=None if known else sample_numbers(fields))
     theirs = replace(context, count=len(reference), origin=reference if own or not known else fields, mesh=reference.mesh)
     pairs = (zip(build(text, ours).leaves(), build(text, theirs).leaves(), strict=True) for text in texts)
     return [pair for both in pairs for pair in both]

@@ -187,6 +187,8 @@ def with_reference(context: Context, path: Path | None, fields: Fields | None = 
     Raises:
         ValueError: the file cannot be used, or its fields are of another shape.
     """
+    from pcfm.evaluation import sample_numbers
+
     if path is None:
         return context, ""
     reference = open_fields(path)
@@ -199,14 +201,6 @@ def with_reference(context: Context, path: Path | None, fields: Fields | None = 
     context = replace(context, reference=reference.values, origin=reference, numbers=numbers)
     count = context.count if numbers is None else int(numbers.max()) + 1
     return context, unequal(count, len(reference))
-
-
-def sample_numbers(fields: Fields) -> torch.Tensor | None:
-    """The number of each sample in the run that drew it, where some of them failed and are not among the fields."""
-    import torch
-
-    numbers = fields.parameters.get("sample")
-    return None if numbers is None else numbers.to(torch.int64)
 
 
 def unequal(count: int, references: int) -> str:

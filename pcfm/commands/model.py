@@ -427,9 +427,9 @@ class Evaluate(Common):
     out: Path | None = None
 
     def run(self) -> int:
-        from pcfm.commands.common import fresh_file, sample_numbers, unequal
+        from pcfm.commands.common import fresh_file, unequal
         from pcfm.error_report import COLUMNS as ERRORS
-        from pcfm.evaluation import COLUMNS, compare
+        from pcfm.evaluation import COLUMNS, compare, sample_numbers
         from pcfm.metrics import measure
         from pcfm.report import Record, to_markdown
 
