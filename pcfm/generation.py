@@ -232,14 +232,15 @@ def sample(
 
 def _reach(flow: Flow, alone: Sampler, law: Constraint | None, x0: Tensor, times: Tensor) -> Tensor:
     """How large fields may be beside their noise, root mean square of each, (B,): what the law asks for, and where units do not say how
-    large data are, what the flow alone makes."""
+    large data are, what the flow alone makes of most samples, so that one that diverges does not set its own bound."""
     reach = torch.zeros(len(x0), dtype=x0.dtype, device=x0.device)
     if law is not None:
         asked = project(law, x0)
         reach = torch.where(asked.converged, size(asked.u), reach)
     if not (flow.units.shift.any() or (flow.units.scale != 1).any()):
         free = size(alone(flow.path.start(x0), times))
-        reach = torch.maximum(reach, torch.where(torch.isfinite(free), free, 0.0))
+        usual = torch.where(torch.isfinite(free), free, torch.inf).median()
+        reach = torch.maximum(reach, torch.where(torch.isfinite(usual), usual, 0.0))
     return reach
 
 

@@ -89,7 +89,10 @@ class Lazy:
         if tuple(values.shape) != wanted:
             raise ValueError(f"{self.name}: expects values of shape {wanted} there; got {tuple(values.shape)}. The file is damaged.")
         if self.dtype.is_floating_point and not values.isfinite().all():
-            raise ValueError(f"{self.name}: expects finite values; there are NaN or infinite ones in {key}. Repair or drop them first.")
+            bad = int((~values.isfinite()).sum())
+            raise ValueError(
+                f"{self.name}: expects finite values; {bad} of {values.numel()} read are NaN or infinite. Repair or drop them first."
+            )
         for d in reversed(range(self.ndim)):
             if isinstance(keys[d], int):
                 values = values.select(d, 0)

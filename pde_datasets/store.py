@@ -72,6 +72,23 @@ def _amount(size: int) -> str:
     return f"{size / 1024**power:.4g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB')[power]}"
 
 
+def finished(file: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a file of ours is there that was made with these settings: files have their names only once they are whole.
+
+    Raises:
+        ValueError: it was made with others.
+    """
+    if not file.exists() or not h5py.is_hdf5(file):
+        return False
+    with h5py.File(file, "r") as opened:
+        old = json.loads(opened.attrs.get("attributes", "{}")).get("settings", {})
+    new = json.loads(json.dumps(dict(settings), default=str))
+    if old != new:
+        changed = sorted({"count" if k == "total" else k for k in {*old, *new} if old.get(k) != new.get(k)})
+        raise ValueError(f"{file} was made with other settings ({', '.join(changed)}). Choose another name, or pass --overwrite.")
+    return True
+
+
 class Writer:
     """Writes fields in pieces, resumably.
 

@@ -51,17 +51,23 @@ class Generate(Common):
         from pcfm.report import Record
         from pde_datasets.fields import prototype
         from pde_datasets.production import produce
-        from pde_datasets.store import Writer
+        from pde_datasets.store import Writer, finished
         from pde_datasets.writers import Output, writer_of
 
         if self.count < 1 or self.workers < 1:
             raise ValueError(f"--count and --workers expect at least 1; got {self.count} and {self.workers}.")
+        if self.count > 2**40:
+            raise ValueError(f"--count expects at most {2**40} samples; got {self.count}.")
         writer_of(self.out)
         problem = build_problem(self.problem, self.set, self.config, self.preset)
         out, first, last = self._part(problem)
-        output = Output(out, prototype(last - first, problem.channels, problem.grid, self.torch_dtype()), overwrite=self.overwrite)
         place = {"first": first, "total": self.count}
         settings = {"problem": problem.name, "seed": self.seed, "dtype": self.dtype, **place, **settings_of(problem)}
+        if self.resume and not self.overwrite and finished(out, settings):
+            self.say(f"{out} is complete already")
+            self.emit({"file": str(out), "complete": True})
+            return DONE
+        output = Output(out, prototype(last - first, problem.channels, problem.grid, self.torch_dtype()), overwrite=self.overwrite)
         record = record_file(out, overwrite=self.overwrite, resume=self.resume)
         writer = Writer(output.file, last - first, settings, overwrite=self.overwrite, resume=self.resume)
         if writer.written:

@@ -277,6 +277,12 @@ class Sample(Common):
             self.say(line)
         for line in (*law_lines(results["laws"]), *clash_line(results["clashing"])):
             self.say(line)
+        if law is not None and results["converged"] < self.count - len(failed) and all(row["share"] <= 1 for row in results["laws"]):
+            self.say(
+                "  all laws hold, but the nearest lawful field has not been found: these fields are lawful, and moved farther than need be"
+            )
+        if self.estimate and error is None:
+            self.say("  error of the steps: not known of a method that draws fresh noise, nor of a solver with a tolerance")
         self.emit({**results, "seconds": meter.cost.seconds, "file": str(self.out)})
         return DONE if results["converged"] == self.count else UNMET
 
