@@ -313,3 +313,20 @@ def test_sampling_is_not_resumed_with_other_settings(
     base = base.replace("--batch 2", "") if "--batch" in change else base
     assert run(f"{base} {law} {steps} {change} --resume") == 2
     assert "other settings" in capsys.readouterr().err
+
+
+def test_a_finished_file_is_complete_when_its_command_comes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where a whole array of jobs is submitted again."""
+    monkeypatch.chdir(tmp_path)
+    command = "generate heat --count 3 --set points=16 times=4 --out h.h5 --resume"
+    assert main(command.split()) == 0
+    made = Path("h.h5").read_bytes()
+    assert main(command.split()) == 0
+    assert "complete already" in capsys.readouterr().out
+    assert Path("h.h5").read_bytes() == made
+    assert main(command.replace("--count 3", "--count 4").split()) == 2
+    assert "other settings (count)" in capsys.readouterr().err
+    assert main(f"{command.replace('h.h5', 'g.h5')} --count 100000000000000000000".replace("--count 3", "").split()) == 2
+    assert "--count expects at most" in capsys.readouterr().err
