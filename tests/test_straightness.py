@@ -145,27 +145,6 @@ def test_any_coupling_teaches_the_optimal_map(coupling: str) -> None:
     assert unexplained / float(COVARIANCE.trace()) <= 0.02
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("coupling", ["independent", "anti-optimal"])
-def test_a_convex_network_learns_the_optimal_map(coupling: str) -> None:
-    """The unexplained variance of the map, in the size the literature gates on."""
-    torch.manual_seed(0)
-    potential = ConvexPotential(2, width=32)
-    optimizer = torch.optim.Adam(potential.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(5)
-    half, mean = OPTIMAL.float(), TARGET.mean.float()
-    for step in range(600):
-        x0, white = torch.randn(2, 256, 1, 2, generator=generator)
-        x1 = mean + (white if coupling == "independent" else -x0) @ half.T
-        optimizer.param_groups[0]["lr"] = 1e-2 * 0.5 * (1 + math.cos(math.pi * step / 600))
-        optimizer.zero_grad()
-        OptimalFlow(potential, tolerance=1e-5).loss(x0, x1, torch.rand(256, generator=generator)).mean().backward()
-        optimizer.step()
-    x0 = torch.randn(4000, 1, 2, generator=generator)
-    missed = OptimalFlow(potential).push(x0).detach() - (mean + x0 @ half.T)
-    assert float(missed.square().sum((1, 2)).mean() / COVARIANCE.trace()) <= 0.02
-
-
 def test_a_potential_that_is_not_convex_is_refused() -> None:
     flow = OptimalFlow(lambda x: (3 * x).sin().flatten(1).sum(1) - 2 * x.square().flatten(1).sum(1), iterations=5)
     with pytest.raises(ValueError, match="convex, finite potential"):
