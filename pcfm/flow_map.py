@@ -64,6 +64,9 @@ class FlowMap:
         return along(lambda point, begin: self.average(point, begin, t), (x, r), (velocity, torch.ones_like(r)))
 
 
+Teacher = Velocity | FlowMap
+
+
 class FlowMapObjective(ABC):
     """How far a map is from that of the flow of some pairs.
 
@@ -77,7 +80,7 @@ class FlowMapObjective(ABC):
 
     @abstractmethod
     def __call__(
-        self, student: FlowMap, average: FlowMap, path: Path, x0: Tensor, x1: Tensor, generator: torch.Generator, teacher: Velocity | None
+        self, student: FlowMap, average: FlowMap, path: Path, x0: Tensor, x1: Tensor, generator: torch.Generator, teacher: Teacher | None
     ) -> Tensor:
         """The loss of each sample, (B,).
 
@@ -88,7 +91,7 @@ class FlowMapObjective(ABC):
             x0: noise, (B, C, *N).
             x1: data.
             generator: of times.
-            teacher: a trained velocity, for those that distil one.
+            teacher: a trained velocity or map, for those that distil one.
         """
 
 
@@ -126,7 +129,8 @@ class MeanFlow(FlowMapObjective):
         power: p.
 
     Source:
-        Geng et al., Mean flows for one-step generative modeling, arXiv:2505.13447.
+        Geng et al., Mean flows for one-step generative modeling, arXiv:2505.13447. Deviations: times are uniform where theirs are
+        logit-normal, and p is 1/2 by default where theirs is 1.
     """
 
     reference: ClassVar[str] = "Geng et al., arXiv:2505.13447"
@@ -138,7 +142,7 @@ class MeanFlow(FlowMapObjective):
         _share("mean flow", self.share)
 
     def __call__(
-        self, student: FlowMap, average: FlowMap, path: Path, x0: Tensor, x1: Tensor, generator: torch.Generator, teacher: Velocity | None
+        self, student: FlowMap, average: FlowMap, path: Path, x0: Tensor, x1: Tensor, generator: torch.Generator, teacher: Teacher | None
     ) -> Tensor:
         r, t = _pairs(len(x1), generator, x1)
         t = torch.where(_chosen(len(x1), self.share, generator, x1), r, t)
@@ -169,7 +173,7 @@ class Lagrangian(FlowMapObjective):
         _share("Lagrangian self-distillation", self.share)
 
     def __call__(
-        self, student: FlowMap, average: FlowMap, path: Path, x0: Tensor, x1: Tensor, generator: torch.Generator, teacher: Velocity | None
+        self, student: FlowMap, average: FlowMap, path: Path, x0: Tensor, x1: Tensor, generator: torch.Generator, teacher: Teacher | None
     ) -> Tensor:
         r, t = _pairs(len(x1), generator, x1)
         matching = _chosen(len(x1), self.share, generator, x1)
@@ -206,7 +210,7 @@ class Shortcut(FlowMapObjective):
             raise ValueError(f"a shortcut model expects at least one level; got {self.levels}.")
 
     def __call__(
-        self, student: FlowMap, average: FlowMap, path: Path, x0: Tensor, x1: Tensor, generator: torch.Generator, teacher: Velocity | None
+        self, student: FlowMap, average: FlowMap, path: Path, x0: Tensor, x1: Tensor, generator: torch.Generator, teacher: Teacher | None
     ) -> Tensor:
         matching = _chosen(len(x1), self.share, generator, x1)
         free = torch.rand(len(x1), generator=generator, dtype=torch.float64).to(x1)
@@ -232,7 +236,12 @@ def heun(velocity: Velocity, x: Tensor, r: Tensor, t: Tensor) -> Tensor:
     return x + broadcast((t - r) / 2, x) * (first + second)
 
 
-def _needs(teacher: Velocity | None, name: str) -> Velocity:
+def _carried(teacher: Teacher, x: Tensor, r: Tensor, t: Tensor) -> Tensor:
+    """Where a teacher takes states between times (B,): a map in one jump, a velocity by Heun's rule."""
+    return teacher(x, r, t) if isinstance(teacher, FlowMap) else heun(teacher, x, r, t)
+
+
+def _needs(teacher: Teacher | None, name: str) -> Teacher:
     if teacher is None:
         raise ValueError(f"{name} expects a teacher: a trained model whose samples it learns in fewer steps.")
     return teacher
@@ -263,20 +272,15 @@ class Progressive(FlowMapObjective):
             raise ValueError(f"progressive distillation expects at least one step; got {self.steps}.")
 
     def __call__(
-        self, student: FlowMap, average: FlowMap, path: Path, x0: Tensor, x1: Tensor, generator: torch.Generator, teacher: Velocity | None
+        self, student: FlowMap, average: FlowMap, path: Path, x0: Tensor, x1: Tensor, generator: torch.Generator, teacher: Teacher | None
     ) -> Tensor:
         known = _needs(teacher, "progressive distillation")
         r = (torch.randint(0, self.steps, (len(x1),), generator=generator) / self.steps).to(x1)
         half, t = r + 0.5 / self.steps, r + 1.0 / self.steps
         x = path.sample(x0, x1, r).x_t
         with torch.no_grad():
-            jump = getattr(known, "average", None)
-            if jump is not None:
-                middle = FlowMap(jump)(x, r, half)
-                end = FlowMap(jump)(middle, half, t)
-            else:
-                end = heun(known, heun(known, x, r, half), half, t)
-            target = (end - x) * self.steps
+            middle = _carried(known, x, r, half)
+            target = (_carried(known, middle, half, t) - x) * self.steps
         return _square(student.average(x, r, t) - target)
 
 
@@ -308,16 +312,17 @@ class Consistency(FlowMapObjective):
             raise ValueError(f"consistency distillation expects bins to be a multiple of phases; got {self.bins} and {self.phases}.")
 
     def __call__(
-        self, student: FlowMap, average: FlowMap, path: Path, x0: Tensor, x1: Tensor, generator: torch.Generator, teacher: Velocity | None
+        self, student: FlowMap, average: FlowMap, path: Path, x0: Tensor, x1: Tensor, generator: torch.Generator, teacher: Teacher | None
     ) -> Tensor:
         known = _needs(teacher, "consistency distillation")
+        velocity = known.velocity if isinstance(known, FlowMap) else known
         bin_ = torch.randint(0, self.bins, (len(x1),), generator=generator)
         each = self.bins // self.phases
         end = ((bin_ // each + 1) * each / self.bins).to(x1)
         r, s = (bin_ / self.bins).to(x1), ((bin_ + 1) / self.bins).to(x1)
         x = path.sample(x0, x1, r).x_t
         with torch.no_grad():
-            target = average(heun(known, x, r, s), s, end)
+            target = average(heun(velocity, x, r, s), s, end)
         difference = (student(x, r, end) - target).square().flatten(1).sum(1)
         c = 0.00054 * x[0].numel() ** 0.5
         return ((difference + c**2).sqrt() - c) / x[0].numel() ** 0.5

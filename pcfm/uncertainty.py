@@ -190,14 +190,14 @@ def laplace(
     grams = torch.zeros(bins, size, size, dtype=torch.float64)
     squares, counts = torch.zeros(bins, dtype=torch.float64), torch.zeros(bins, dtype=torch.float64)
     try:
-        for _ in range(passes):
+        for number in range(passes):
             for first in range(0, len(x1), batch):
                 data = x1[first : first + batch]
                 noise = flow.source.colour(torch.randn(data.shape, generator=generator, dtype=torch.float64).to(data))
                 t = torch.rand(len(data), generator=generator, dtype=torch.float64).to(data)
                 velocity = flow.velocity(None if condition is None else condition[first : first + batch])
                 state, target = flow.path.sample(noise, data, t)
-                if not seen and first == 0:
+                if number == 0 and first == 0:
                     _check_affine(velocity, linear, state, t)
                     seen.clear()
                 rest = (velocity(state, t) - target).to(torch.float64)
@@ -219,12 +219,13 @@ def laplace(
 
 def _check_affine(velocity: Velocity, layer: nn.Linear, x: Tensor, t: Tensor) -> None:
     """The velocity is affine in the layer's weights: equal changes make equal differences."""
-    weight = layer.weight.clone()
-    values = []
-    for factor in (0.0, 1.0, 2.0):
-        layer.weight.copy_(factor * weight)
-        values.append(velocity(x, t))
-    layer.weight.copy_(weight)
+    weight, values = layer.weight.clone(), []
+    try:
+        for factor in (0.0, 1.0, 2.0):
+            layer.weight.copy_(factor * weight)
+            values.append(velocity(x, t))
+    finally:
+        layer.weight.copy_(weight)
     bend = (values[2] - 2 * values[1] + values[0]).abs().max()
     if bend > 1e-3 * (values[1] - values[0]).abs().max().clamp_min(1e-12):
         raise ValueError("the Laplace posterior expects a velocity that is affine in the layer's weights; this layer is not the last one.")

@@ -156,6 +156,26 @@ def test_large_fields_are_no_fault_where_the_law_asks_for_them_or_data_are_so_la
     assert pcfm.sample(stated, 3, steps=8).failed.all()
 
 
+class OneGrows(nn.Module):
+    """Carries the second sample of a batch away, and the others to zero."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        rate = torch.full((len(x),), -1.0, dtype=x.dtype)
+        rate[1:2] = 1e3
+        return rate[:, None, None] * x
+
+
+def test_a_sample_that_diverges_does_not_set_its_own_bound() -> None:
+    """Its certificate would hold: a law's tolerance grows with it. In identity units the flow of most samples says how large fields are."""
+    grid = Grid(Axis("x", 16, periodic=True))
+    own = pcfm.wrap(OneGrows(), grid=grid)
+    for method in ("pcfm-consistent", "project-end"):
+        samples = pcfm.sample(own, 3, law=Mass(grid, 0.0), method=method, steps=5)
+        assert samples.failed.tolist() == [False, True, False], method
+        assert "diverged" in samples.causes[1]
+        assert samples.converged.tolist() == [True, False, True]
+
+
 class Growing(nn.Module):
     """A velocity away from zero, at a rate."""
 

@@ -65,9 +65,9 @@ def test_objectives_without_data_vanish_on_the_exact_map(objective: FlowMapObjec
     x0, x1 = torch.randn(2, 256, 1, 3, generator=generator, dtype=torch.float64)
     x1 = MEAN + STD * x1
     teacher = EXACT if isinstance(objective, Progressive) else GaussianFlow(MEAN, STD)
-    exact = objective(EXACT, EXACT, AffinePath(), x0, x1, generator, teacher)  # type: ignore[arg-type]
+    exact = objective(EXACT, EXACT, AffinePath(), x0, x1, generator, teacher)
     wrong = FlowMap(lambda x, r, t: 1.2 * gaussian_average(x, r, t))
-    off = objective(wrong, EXACT, AffinePath(), x0, x1, generator, teacher)  # type: ignore[arg-type]
+    off = objective(wrong, EXACT, AffinePath(), x0, x1, generator, teacher)
     # Shortest jumps of a shortcut are two Euler steps, consistency takes Heun's: exact to the order of the step.
     bound = {Shortcut: 2e-4, Consistency: 1e-3}.get(type(objective), 1e-20)
     assert float(exact.mean()) <= bound
