@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from constraints.constraint import Constraint, as_target
+from constraints.constraint import Constraint, as_target, forget
 from constraints.grid import Grid
 from constraints.linear.derivative import hessian_product, pullback
 from constraints.linear.map import LinearMap
@@ -119,7 +119,7 @@ class Budget(Constraint):
         own = self.target.ndim == 2 and len(self.target) > 1
         part._buffers = {**self._buffers, "target": self.target[index] if own else self.target}
         part.coefficients = {name: values if len(values) == 1 else values[index] for name, values in self.coefficients.items()}
-        part.__dict__.pop("_projection_system", None)
+        forget(part)
         return part
 
     def rates(self, u: Tensor) -> Tensor:

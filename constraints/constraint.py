@@ -20,6 +20,7 @@ from constraints.linear.derivative import hessian_product
 from constraints.linear.explicit import LARGEST, Colouring, ExplicitRows, colouring
 from constraints.linear.map import Linearised, LinearMap, Noisy
 from constraints.linear.stacked import Stacked
+from constraints.steps import ExplicitSteps
 from constraints.units import Chart
 
 
@@ -107,6 +108,10 @@ class Constraint(nn.Module, ABC):
         """Whether `retract` finds the nearest field in an affine set, wherever what it finds is lawful."""
         return False
 
+    def explicit_steps(self) -> ExplicitSteps | None:
+        """The law as steps from each time to the next, if it is that."""
+        return None
+
     def leaves(self) -> list[Constraint]:
         """The laws this one is made of, in the order of its rows."""
         return [self]
@@ -128,7 +133,7 @@ class Constraint(nn.Module, ABC):
             return self
         part = copy.copy(self)
         part._buffers = {**self._buffers, "target": target[index]}
-        part.__dict__.pop("_projection_system", None)
+        forget(part)
         return part
 
 
@@ -283,6 +288,12 @@ class Intersection(Constraint):
         return torch.stack([leaf.curvature(u, rows, direction) for leaf, rows in zip(leaves, parts, strict=True)]).sum(0)
 
 
+def forget(law: Constraint) -> None:
+    """Drop what has been prepared for a law whose copy this is."""
+    for key in ("_projection_system", "_projection_solver"):
+        law.__dict__.pop(key, None)
+
+
 def scaled(leaf: Constraint, u: Tensor) -> Tensor:
     """A law's scale with one entry a row, (B, m)."""
     scale = leaf.scale(u)
@@ -339,6 +350,13 @@ class _Rescaled(Constraint):
 
     def focus(self, like: Tensor) -> Tensor:
         return self.chart.normalise(self.inner.focus(like))
+
+    def explicit_steps(self) -> ExplicitSteps | None:
+        """Where each value has a scale of its own."""
+        steps, shape = self.inner.explicit_steps(), self.inner.field_shape
+        if steps is None or steps.chart is not None or shape is None or self.chart.diagonal(len(shape) - 1) is None:
+            return None
+        return ExplicitSteps(steps.law, self.chart)
 
     def exact(self, affine: Affine) -> bool:
         """Where one scale for all channels keeps right angles."""

@@ -5,23 +5,26 @@ $$u_{n+1} - u_n = \Delta t\,\big((1-\theta)\,f(u_n) + \theta\,f(u_{n+1})\big)$$
 for a right-hand side f that is handed in; the law names no equation. With f from numerical fluxes (`constraints.calculus.finite_volume`)
 and $\theta = 0$ it is the local conservation of a finite-volume scheme, cell by cell. On a line, where f sees its neighbours only, the
 Jacobian's bands come from a few directional derivatives and the Gram matrix is block tridiagonal; elsewhere conjugate gradients are
-preconditioned with the plain time difference.
+preconditioned with the plain time difference. Explicit steps from fields that other laws give are taken, not solved for
+(`constraints.march`).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from constraints.calculus.finite_volume import Flux, cell_balance
-from constraints.constraint import Constraint
+from constraints.constraint import Constraint, forget
 from constraints.grid import Grid
 from constraints.linear.derivative import hessian_product, pullback
 from constraints.linear.map import Linearised, LinearMap
 from constraints.linear.solve import conjugate_gradients
 from constraints.linear.stepping import LineSteps, TimeGram
+from constraints.steps import ExplicitSteps
 
 
 class EvolutionEquation(Constraint):
@@ -34,6 +37,7 @@ class EvolutionEquation(Constraint):
         steps: number of steps it holds for; all by default.
         where: points it holds at, boolean, broadcastable to *space; all by default.
         radius: on one space axis, how far f sees: 1 for neighbours. Given, solves are direct.
+        autonomous: whether f is the same at all times, so that it may be asked for the rate at a single one, (B, C, 1, *space).
         channels: number of channels of the fields.
         name: what to call it.
 
@@ -50,6 +54,7 @@ class EvolutionEquation(Constraint):
         steps: int | None = None,
         where: Tensor | None = None,
         radius: int | None = None,
+        autonomous: bool = False,
         channels: int = 1,
         name: str = "evolution equation",
     ) -> None:
@@ -62,7 +67,7 @@ class EvolutionEquation(Constraint):
             raise ValueError(f"EvolutionEquation expects between 1 and {times - 1} steps; got {self.steps}.")
         if radius is not None and (len(grid.space_axes) != 1 or channels != 1):
             raise ValueError("EvolutionEquation takes a radius for one channel on one space axis; leave it out.")
-        self.shape, self.rate, self.theta, self.radius = (channels, *grid.shape), rate, theta, radius
+        self.shape, self.rate, self.theta, self.radius, self.autonomous = (channels, *grid.shape), rate, theta, radius, autonomous
         self.periodic = all(axis.periodic for axis in grid.space_axes)
         space = tuple(axis.points for axis in grid.space_axes)
         mask = torch.ones(space, dtype=torch.bool) if where is None else where.expand(space)
@@ -107,6 +112,47 @@ class EvolutionEquation(Constraint):
         plus[:, self.radius] += 1.0
         minus[:, self.radius] -= 1.0
         return LineSteps(plus, minus, self.points, self.shape[1], self.periodic)
+
+    def explicit_steps(self) -> ExplicitSteps | None:
+        return ExplicitSteps(self) if self.theta == 0.0 else None
+
+    def sees_only(self, known: Tensor) -> Tensor:
+        if self.radius is None:
+            return known.all().expand(known.shape)
+        near = torch.ones_like(known)
+        for by in range(-self.radius, self.radius + 1):
+            shifted = known.roll(-by, -1)
+            if by and not self.periodic:  # there is nothing outside
+                shifted[..., slice(-by, None) if by > 0 else slice(0, -by)] = True
+            near &= shifted
+        return near
+
+    def rate_at(self, u: Tensor, n: int) -> Tensor:
+        return self.rate(u[:, :, n : n + 1])[:, :, 0] if self.autonomous else self._rates(u)[:, :, n]
+
+    def rate_pullback(self, u: Tensor) -> Callable[[int, Tensor], Tensor]:
+        if self.radius is not None:
+            bands, radius = self._bands(u), self.radius
+
+            def banded(n: int, y: Tensor) -> Tensor:
+                parts = [(bands[:, j, n][:, None] * y).roll(j - radius, -1) for j in range(2 * radius + 1)]  # nothing comes around an end
+                return torch.stack(parts).sum(0)
+
+            return banded
+        rates, pull = pullback(self._rates, u)
+
+        def pulled(n: int, y: Tensor) -> Tensor:
+            seed = torch.zeros_like(rates)
+            seed[:, :, n] = y
+            return pull(seed)[:, :, n]
+
+        return pulled
+
+    def at_points(self, points: Tensor) -> EvolutionEquation:
+        part = copy.copy(self)
+        part._buffers = {**self._buffers, "points": points}
+        forget(part)
+        return part
 
     def _bands(self, u: Tensor) -> Tensor:
         """The derivative of f at each time, [b, j, t, i] with respect to point i + j - r, (B, 2 r + 1, steps + 1, n).
@@ -179,6 +225,7 @@ def local_conservation(
         steps=steps,
         where=where,
         radius=1 if len(grid.space_axes) == 1 and channels == 1 else None,
+        autonomous=True,
         channels=channels,
         name="local conservation",
     )

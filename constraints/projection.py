@@ -5,9 +5,9 @@ $$\min_v \tfrac12\|v - u\|^2 \quad\text{subject to}\quad Av = b,\; h(v) = 0,\; g
 with multipliers $u - v = A^\top\lambda + J_h(v)^\top\mu + J_g(v)^\top\nu + z$, where $\nu$ is not negative and vanishes where g is
 negative, and z pulls at bounds only.
 
-The linear laws are met first, at once, by the structure of their operators (`constraints.linear.stacked`). By Pythagoras the rest of the
-problem lives inside their affine set: with $P$ the projector onto $\ker A$, the curved laws are met by Newton's method on the reduced
-optimality conditions (`constraints.kkt`)
+Values that follow from given ones, by explicit steps, are put in place (`constraints.marched`). The linear laws are met first, at once,
+by the structure of their operators (`constraints.linear.stacked`). By Pythagoras the rest of the problem lives inside their affine set:
+with $P$ the projector onto $\ker A$, the curved laws are met by Newton's method on the reduced optimality conditions (`constraints.kkt`)
 
 $$\begin{pmatrix} P H P & P J^\top\\ J P & 0\end{pmatrix}\begin{pmatrix} d\\ \mu\end{pmatrix}
 = \begin{pmatrix} P(u - v)\\ -h(v)\end{pmatrix},\qquad H = I + \sum_i\mu_i\nabla^2 h_i(v),$$
@@ -34,8 +34,9 @@ from torch import Tensor
 from constraints.constraint import Constraint, LinearConstraint, rescaled
 from constraints.implicit import attach
 from constraints.linear.derivative import transforming
+from constraints.marched import Solver, solver_of
 from constraints.metric import Metric, as_metric
-from constraints.system import TOLERANCE, Certified, Solved, System, system_of
+from constraints.system import TOLERANCE, Certified, Solved
 
 
 class Certificate(NamedTuple):
@@ -178,7 +179,7 @@ def project(
         >>> bool(project(DivergenceFree(grid), torch.randn(4, 2, 16, 16, dtype=torch.float64)).converged.all())
         True
     """
-    system = system_of(constraint)
+    system = solver_of(constraint)
     _check(system, u)
     if metric is not None:
         chart = as_metric(metric, u.shape[1]).to(u.device)
@@ -225,7 +226,7 @@ def _rounded(found: Certified, dtype: torch.dtype) -> Certificate:
     return Certificate(multiplier, violation, stationarity, found.converged, complementarity, found.obeyed)
 
 
-def _differentiable(system: System, u: Tensor) -> bool:
+def _differentiable(system: Solver, u: Tensor) -> bool:
     """Whether a gradient may be wanted: of the input, of a law's parameters, or, for laws that are functions, of what these hold."""
     if transforming():
         return True
@@ -253,7 +254,7 @@ def _size(u: Tensor) -> Tensor:
     return size
 
 
-def _check(system: System, u: Tensor) -> None:
+def _check(system: Solver, u: Tensor) -> None:
     if u.dtype not in TOLERANCE:
         raise ValueError(f"project expects float32 or float64 fields; got {u.dtype}.")
     if u.ndim < 3:

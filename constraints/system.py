@@ -96,11 +96,12 @@ class Certified(NamedTuple):
 
 
 class Solved(NamedTuple):
-    """A solution as rounded to its type, and what evaluates its certificate."""
+    """A solution as rounded to its type, and what evaluates its certificate; sure where it is known to be lawful without."""
 
     u: Tensor
     iterations: int
     certificate: Callable[[], Certified]
+    sure: bool = False
 
 
 def _settled(result: Certified) -> Solved:
@@ -161,7 +162,9 @@ class System:
         """The projector onto the kernel of the linear laws."""
         return AffineKernel(self.stack)
 
-    def solve(self, u: Tensor, size: Tensor, tolerance: float, max_iterations: int, dtype: torch.dtype) -> Solved:
+    def solve(
+        self, u: Tensor, size: Tensor, tolerance: float, max_iterations: int, dtype: torch.dtype, *, restoring: bool = True
+    ) -> Solved:
         """Project and round to a type.
 
         Where the structure of the laws, or Newton's own tests, say that the result is exact to round-off of itself, the certificate is left
@@ -170,18 +173,20 @@ class System:
 
         Arguments:
             size: the norm of each channel, (B, C).
+            restoring: whether fields that break curved laws or inequalities are replaced by those of least violation.
         """
         aim = tolerance if dtype == u.dtype else _MARGIN * tolerance
         if self.unequal:
             found = self._dual(u, aim, max_iterations) if self.dual else self._active(u, aim, max_iterations)
-            return _settled(self._restored(u, self.certify(u, found, tolerance, dtype), tolerance, dtype))
-        target = self._target(u)
+            result = self.certify(u, found, tolerance, dtype)
+            return _settled(self.restored(u, result, tolerance, dtype) if restoring else result)
+        target = self.target(u)
         sure = not (self.noisy or transforming()) and self._consistent(u, target, tolerance)
         first = self._closed(u, size, target, aim) if sure else None
         first = self._affine(u, u, target, None, aim, max_iterations, trusting=sure) if first is None else first
         if sure and self._exact(first, size):
             found_later = first.found
-            return Solved(first.u.to(dtype).to(u), first.iterations, lambda: self.certify(u, found_later(), tolerance, dtype))
+            return Solved(first.u.to(dtype).to(u), first.iterations, lambda: self.certify(u, found_later(), tolerance, dtype), sure=True)
         result, last = self.certify(u, first.found(), tolerance, dtype), first
         for _ in range(_PASSES - 1):
             if self.stack is None or result.converged.all() or not self._unmet(last.flat, last.linear(), tolerance):
@@ -194,9 +199,9 @@ class System:
         if self.bends is not None and not self.noisy and not result.converged.all():
             back = self.certify(u, self._back(u, result, target), tolerance, dtype)
             result = back if int(back.converged.sum()) > int(result.converged.sum()) else result
-        return _settled(self._restored(u, result, tolerance, dtype))
+        return _settled(self.restored(u, result, tolerance, dtype) if restoring else result)
 
-    def _restored(self, u: Tensor, result: Certified, tolerance: float, dtype: torch.dtype) -> Certified:
+    def restored(self, u: Tensor, result: Certified, tolerance: float, dtype: torch.dtype) -> Certified:
         """The result, but where it breaks curved laws or inequalities that with least violation: from there, and where that does not end
         lawful, from the input too, whichever breaks laws less. Linear laws alone have had their compromise."""
         beyond = [self.unequal or any(leaf is other for other in self.bent) for leaf in self.leaves]
@@ -376,7 +381,7 @@ class System:
     def _dual(self, u: Tensor, aim: float, max_iterations: int) -> Found:
         """Bounds and linear inequalities beside linear laws."""
         lower, upper = self._box(u)
-        target, stack = self._target(u), self.stack
+        target, stack = self.target(u), self.stack
         given = None
         if stack is not None and stack.free is not None:  # values given outright are bounds that leave no room
             given = stack.select(torch.zeros_like(u), target)
@@ -445,7 +450,7 @@ class System:
         assert self.bends is not None
         lower, upper = self._box(u)
         marks = torch.cat([torch.full((leaf.residual(u).shape[1],), leaf.inequality, device=u.device) for leaf in self.bent])
-        problem = Problem(self.stack, self._target(u), self.bends, marks, self.noisy, lower, upper)
+        problem = Problem(self.stack, self.target(u), self.bends, marks, self.noisy, lower, upper)
 
         def exchanged(begun: Sets, bulk: int = BULK, single: int = 0) -> Active:
             return nearest_on_face(problem, u, begun, aim, max_iterations, bulk=bulk, single=single)
@@ -465,7 +470,7 @@ class System:
     def _near(self, u: Tensor, lower: Tensor, upper: Tensor, marks: Tensor) -> Sets | None:
         """Sets of a point next to the nearest one, where all rows are sparse and none is noisy."""
         assert self.bends is not None
-        bends, stack, target = self.bends, self.stack, self._target(u)
+        bends, stack, target = self.bends, self.stack, self.target(u)
         if self.noisy:
             return None
         free, rest, goal, equal = None, None, None, 0
@@ -520,7 +525,7 @@ class System:
             lower, upper = torch.maximum(lower, low), torch.minimum(upper, high)
         return torch.minimum(lower, upper), upper
 
-    def _target(self, u: Tensor) -> Tensor | None:
+    def target(self, u: Tensor) -> Tensor | None:
         """Targets of all stacked rows, (1, m) or (B, m), None if all are zero; the same tensor as long as the laws hold the same."""
         own = [leaf.target for leaf in self.linear]
         if transforming() or any(target.is_inference() for target in own):

@@ -289,7 +289,13 @@ def factor_blocks(blocks: list[tuple[Tensor, Tensor]]) -> Factors:
 
 
 def _root(gram: Tensor) -> Tensor:
-    """Cholesky factors of semidefinite matrices, (B, k, k); those that round-off has made indefinite are shifted, as little as it takes."""
+    """Cholesky factors of semidefinite matrices, (B, k, k); those that round-off has made indefinite are shifted, as little as it takes.
+
+    Null rows, of which nothing is free, get zero where zero is asked for.
+    """
+    null = gram.diagonal(dim1=-2, dim2=-1) == 0
+    if bool(null.any()):
+        gram = gram + torch.diag_embed(null.to(gram))
     root, info = torch.linalg.cholesky_ex(gram)
     size = gram.diagonal(dim1=-2, dim2=-1).abs().amax(-1).clamp_min(torch.finfo(gram.dtype).tiny)[:, None, None]
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)

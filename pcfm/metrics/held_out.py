@@ -52,6 +52,7 @@ from constraints import (
 )
 from constraints.calculus import CentralDifference, Scheme, Spectral
 from constraints.calculus.finite_difference import one_sided
+from constraints.constraint import forget
 from constraints.linear import RowSelection, WeightedSum
 
 _SAME = 1e-9
@@ -309,7 +310,7 @@ def _with(law: Constraint, **changed: dict[str, Any]) -> Constraint:
     version = copy.copy(law)
     for name, values in changed.items():
         version.__dict__[name] = {**version.__dict__[name], **values}
-    version.__dict__.pop("_projection_system", None)
+    forget(version)
     return version
 
 
