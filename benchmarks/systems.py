@@ -8,13 +8,23 @@ by step, which is the same set as their running sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from constraints import Axis, Budget, Constraint, FunctionConstraint, Grid, InitialCondition, Intersection, Mass, local_conservation
+from constraints import (
+    Axis,
+    Budget,
+    Constraint,
+    FunctionConstraint,
+    Grid,
+    InitialCondition,
+    Intersection,
+    Mass,
+    Quadratic,
+    local_conservation,
+)
 from constraints.calculus.finite_volume import godunov
 
 TAU = 2 * torch.pi
@@ -42,19 +52,14 @@ def heat() -> System:
     return System("heat", Intersection(InitialCondition(grid, u[:, 0]), Mass(grid)), u)
 
 
-def reaction_diffusion_rate(grid: Grid) -> Callable[[Tensor], Tensor]:
-    """Logistic growth in the domain and diffusive flux through its ends, (B, 1, T, n) to (B, T)."""
+def reaction_diffusion_rate(grid: Grid) -> Quadratic:
+    """Logistic growth in the domain and diffusive flux through its ends."""
     n, viscosity, growth = grid.shape[1], 0.005, 0.01
     one_sided = torch.tensor([-25.0, 48.0, -36.0, 16.0, -3.0], dtype=torch.float64) * viscosity * n / 12
     ends = torch.zeros(n, dtype=torch.float64)
     ends[:5] -= one_sided
     ends[-5:] -= one_sided.flip(0)
-
-    def rate(u: Tensor) -> Tensor:
-        v = u[:, 0]
-        return growth / n * (v - v * v).sum(-1) + v @ ends.to(u)
-
-    return rate
+    return Quadratic((ends + growth / n)[None], torch.full((1, n), -growth / n, dtype=torch.float64))
 
 
 def reaction_diffusion() -> System:
@@ -93,7 +98,9 @@ def burgers(steps: int = 5) -> System:
     def flux(v: Tensor) -> Tensor:
         return v * v / 2
 
-    budget = Budget(grid, lambda v: flux(v[:, 0, :, 0]) - flux(v[:, 0, :, -1]))
+    ends = torch.zeros(1, 101, dtype=torch.float64)
+    ends[0, 0], ends[0, -1] = 0.5, -0.5
+    budget = Budget(grid, Quadratic(torch.zeros_like(ends), ends))
     law = Intersection(InitialCondition(grid, u[:, 0]), local_conservation(grid, godunov(flux), steps=steps), budget)
     return System("Burgers, five Godunov steps", law, u)
 

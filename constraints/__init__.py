@@ -10,6 +10,7 @@ from constraints.conservation import Energy, Enstrophy, Integral, L2Energy, Mass
 from constraints.constraint import Constraint, FunctionConstraint, Intersection, LinearConstraint, rescaled
 from constraints.divergence import Balance, CurlFree, DivergenceFree
 from constraints.equation import EvolutionEquation, local_conservation
+from constraints.functional import Quadratic
 from constraints.grid import Axis, Grid
 from constraints.inequality import (
     Bounds,
@@ -27,6 +28,7 @@ from constraints.initial import FinalCondition, InitialCondition, Snapshot
 from constraints.linear import LinearMap
 from constraints.metric import Covariance, Diagonal, Metric, Sobolev, Volumes
 from constraints.observation import Circulation, PatchMeans, PointValues, WeightedIntegral
+from constraints.poisson import Poisson
 from constraints.projection import ProjectionResult, project
 from constraints.relation import LinearRelation, Relation
 from constraints.units import Chart, Units
@@ -72,6 +74,8 @@ __all__ = [
     "PatchMeans",
     "PeriodicSeam",
     "PointValues",
+    "Poisson",
+    "Quadratic",
     "ProjectionResult",
     "Relation",
     "Robin",

@@ -11,7 +11,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from constraints.linear.map import Linearised, LinearMap, Noisy
 from constraints.linear.stacked import Stacked
 from constraints.steps import ExplicitSteps
 from constraints.units import Chart
+
+if TYPE_CHECKING:
+    from constraints.view import Sight
 
 
 class Affine(Protocol):
@@ -110,6 +113,10 @@ class Constraint(nn.Module, ABC):
 
     def explicit_steps(self) -> ExplicitSteps | None:
         """The law as steps from each time to the next, if it is that."""
+        return None
+
+    def sight(self, chart: Chart | None = None) -> Sight | None:
+        """What the law sees, if that is little; of fields in other coordinates if a chart is given."""
         return None
 
     def leaves(self) -> list[Constraint]:
@@ -327,6 +334,10 @@ class _Rescaled(Constraint):
         return self.inner.samples
 
     @property
+    def field_shape(self) -> tuple[int, ...] | None:
+        return self.inner.field_shape
+
+    @property
     def convex(self) -> bool:
         return self.inner.convex
 
@@ -357,6 +368,12 @@ class _Rescaled(Constraint):
         if steps is None or steps.chart is not None or shape is None or self.chart.diagonal(len(shape) - 1) is None:
             return None
         return ExplicitSteps(steps.law, self.chart)
+
+    def sight(self, chart: Chart | None = None) -> Sight | None:
+        """Where each channel has one scale."""
+        shape = self.inner.field_shape
+        scale = None if shape is None or chart is not None else self.chart.diagonal(len(shape) - 1)
+        return None if scale is None or shape is None or scale.numel() > shape[0] else self.inner.sight(self.chart)
 
     def exact(self, affine: Affine) -> bool:
         """Where one scale for all channels keeps right angles."""

@@ -23,8 +23,10 @@ from constraints.grid import Grid
 from constraints.linear.derivative import hessian_product, pullback
 from constraints.linear.map import Linearised, LinearMap
 from constraints.linear.solve import conjugate_gradients
-from constraints.linear.stepping import LineSteps, TimeGram
+from constraints.linear.stepping import BlockSteps, LineSteps, TimeGram
 from constraints.steps import ExplicitSteps
+from constraints.units import Chart
+from constraints.view import Seen, Sight, View
 
 
 class EvolutionEquation(Constraint):
@@ -116,6 +118,18 @@ class EvolutionEquation(Constraint):
     def explicit_steps(self) -> ExplicitSteps | None:
         return ExplicitSteps(self) if self.theta == 0.0 else None
 
+    def sight(self, chart: Chart | None = None) -> Sight | None:
+        """Single values of the times that take part, where steps see neighbours only."""
+        if self.radius is None or self.shape[2] <= 2 * self.radius:
+            return None
+        seen = torch.zeros(self.shape[1:], dtype=torch.bool, device=self.points.device)
+        for by in range(-self.radius, self.radius + 1):
+            near = self.points + by
+            near = near % self.shape[2] if self.periodic else near[(near >= 0) & (near < self.shape[2])]
+            seen[: self.steps + (self.theta > 0), near] = True
+        seen[1 : self.steps + 1, self.points] = True
+        return Sight(seen, (), lambda view: _SeenSteps(self, chart, view))
+
     def sees_only(self, known: Tensor) -> Tensor:
         if self.radius is None:
             return known.all().expand(known.shape)
@@ -172,6 +186,67 @@ class EvolutionEquation(Constraint):
             band = slope[index % colours, ..., column % n].movedim(0, -1)
             bands.append(torch.where(inside, band, 0.0))
         return torch.stack(bands, dim=1)
+
+
+class _SeenSteps(Seen):
+    """Steps in terms of the single values that they see."""
+
+    def __init__(self, law: EvolutionEquation, chart: Chart | None, view: View) -> None:
+        super().__init__()
+        self.law, self.chart = law, chart
+        self.times, self.line, self.seen = law.steps + 1, law.shape[2], view.present.shape
+        self.places, self.slots = view.place(self.times)
+        self.scale_of_values = 1.0 if chart is None else float(_scale(chart))
+        radius, steps = law.radius or 0, torch.arange(law.steps, device=law.points.device)[:, None, None]
+        self.bands = []
+        for ahead in (1, 0):
+            index, filled = view.index[ahead : law.steps + ahead, None], view.filled[ahead : law.steps + ahead, None]
+            band = index - law.points[:, None] + radius
+            band = band % self.line if law.periodic else band
+            inside = filled & (band >= 0) & (band <= 2 * radius)
+            self.bands.append((band.clamp(0, 2 * radius), steps.expand_as(band), law.points[:, None].expand_as(band), inside))
+
+    given: Tensor
+
+    def data(self, given: Tensor) -> None:
+        self.given = given[:, 0, : self.times].flatten(1)
+
+    def _fields(self, z: Tensor, given: Tensor) -> Tensor:
+        """The first times, (B, 1, steps + 1, n)."""
+        values = z[:, 0].flatten(1)[:, self.slots]
+        return given.to(z).expand(len(z), -1).index_copy(1, self.places, values).reshape(len(z), 1, self.times, self.line)
+
+    def _physical(self, z: Tensor) -> Tensor:
+        x = self._fields(z, self.given)
+        return x if self.chart is None else self.chart.physical(x)
+
+    def residual(self, u: Tensor) -> Tensor:
+        return self.law.residual(self._physical(u))
+
+    def scale(self, u: Tensor) -> Tensor:
+        return self.law.scale(self._physical(u))
+
+    def jacobian(self, u: Tensor) -> LinearMap:
+        steps = self.law.jacobian(self._physical(u))
+        assert isinstance(steps, LineSteps)
+        parts = []
+        for bands, (band, step, point, inside) in zip((steps.plus, steps.minus), self.bands, strict=True):
+            block = bands[:, band, step, point] * (self.scale_of_values * inside.to(u))
+            parts.append(torch.nn.functional.pad(block, (0, self.seen[1] - block.shape[-1])))
+        return BlockSteps(parts[0], parts[1], self.seen[0])
+
+    def curvature(self, u: Tensor, multiplier: Tensor, direction: Tensor) -> Tensor:
+        along = self._fields(direction, torch.zeros_like(self.given))
+        bent = self.scale_of_values**2 * self.law.curvature(self._physical(u), multiplier, along)
+        total = direction.new_zeros(len(u), self.seen[0] * self.seen[1])
+        return total.index_copy(1, self.slots, bent.flatten(1)[:, self.places]).reshape(direction.shape)
+
+
+def _scale(chart: Chart) -> Tensor:
+    """The one scale of one channel."""
+    scale = chart.diagonal(2)
+    assert scale is not None
+    return scale
 
 
 class _Steps(LinearMap):

@@ -21,6 +21,7 @@ from constraints.linear.derivative import transforming
 from constraints.linear.map import LinearMap, largest
 from constraints.linear.stacked import Stacked
 from constraints.restoration import least_violation, violation, weights
+from constraints.viewed import ViewedSystem, viewed
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
 """Default tolerances, relative to a law's natural scale: some hundred roundings for sums over 10^4 to 10^6 points."""
@@ -156,11 +157,18 @@ class System:
         self._goal: tuple[list[tuple[Tensor, int, torch.dtype, torch.device]], Tensor | None] | None = None
         self._sound: tuple[Tensor, float, bool] | None = None
         self._middle: tuple[Tensor | None, Tensor, Tensor] | None = None
+        self._outright: tuple[Tensor | None, Tensor] | None = None
 
     @functools.cached_property
     def kernel(self) -> AffineKernel:
         """The projector onto the kernel of the linear laws."""
         return AffineKernel(self.stack)
+
+    @functools.cached_property
+    def viewed(self) -> ViewedSystem | None:
+        """The curved laws in what they see, where values are given outright or free."""
+        shape = next((leaf.field_shape for leaf in self.bent if leaf.field_shape is not None), None)
+        return viewed(self.bent, self.kernel.free, shape) if self.kernel.is_mask and shape is not None else None
 
     def solve(
         self, u: Tensor, size: Tensor, tolerance: float, max_iterations: int, dtype: torch.dtype, *, restoring: bool = True
@@ -294,6 +302,13 @@ class System:
             self._middle = target, *found
         return found
 
+    def _given(self, u: Tensor, target: Tensor | None) -> Tensor:
+        """The values given outright, zero elsewhere, (B or 1, C, *N); the same tensor as long as the target is."""
+        if self._outright is None or self._outright[0] is not target or self._outright[1].device != u.device or transforming():
+            field = u.new_zeros(1 if target is None else len(target), *u.shape[1:])
+            self._outright = target, field if self.stack is None else self.stack.select(field, target)
+        return self._outright[1]
+
     def _found(self, curved: Curved, solution: Solution, linear: Tensor) -> Found:
         """A solution of the curved laws with the multipliers of all laws."""
         conditions = Conditions(self.kernel, curved, solution.multiplier, self._order)
@@ -345,6 +360,11 @@ class System:
 
             return _Pass(flat, 1, True, flat, linear, found)
         curved = Curved(self.kernel, self.bends, self.noisy)
+        if trusting and self.viewed is not None:
+            near_by = self.viewed.nearest(flat, self._given(u, target), aim, max_iterations)
+            if near_by is not None:
+                v, steps = near_by
+                return _Pass(v, max(steps, 1), True, flat, linear, lambda: self._found(curved, curved.newton(flat, v, aim, 0), linear()))
         guess = self._guess(flat, target)
         if self._many is None:
             self._many = self.bends.residual(guess).shape[1] > FEW_ROWS

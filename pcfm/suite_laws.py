@@ -31,6 +31,7 @@ from constraints import (
     Momentum,
     PatchMeans,
     PointValues,
+    Quadratic,
     positivity,
 )
 from pde_datasets import Fields, Problem
@@ -74,12 +75,11 @@ def reaction_diffusion_literature(problem: Problem, given: Fields) -> Laws:
     grid, known = problem.grid, cast(ReactionDiffusion, problem)
     rho, nu, dx = known.reaction[0], known.diffusivity[0], grid.axes[1].spacing
 
-    def rate(u: Tensor) -> Tensor:
-        line = u[:, 0]
-        stencil = torch.tensor([-25.0, 48.0, -36.0, 16.0, -3.0], dtype=u.dtype, device=u.device) / (12 * dx)
-        entering = -nu * (line[..., :5] @ stencil + line[..., -5:].flip(-1) @ stencil)
-        return rho * dx * (line * (1 - line)).sum(-1) + entering
-
+    stencil = torch.tensor([-25.0, 48.0, -36.0, 16.0, -3.0], dtype=torch.float64) / (12 * dx)
+    entering = torch.zeros(grid.shape[1], dtype=torch.float64)
+    entering[:5] -= nu * stencil
+    entering[-5:] -= nu * stencil.flip(0)
+    rate = Quadratic((entering + rho * dx)[None], torch.full((1, grid.shape[1]), -rho * dx, dtype=torch.float64))
     return {"IC": _initial(given), "CL": Budget(grid, rate, density=node_density(grid), name="mass balance of the literature")}
 
 
@@ -189,29 +189,29 @@ def inner_balance(problem: InviscidBurgers) -> Budget:
     """
     inside = torch.ones(problem.points, dtype=torch.float64)
     inside[0] = inside[-1] = 0.0
-
-    def rate(u: Tensor) -> Tensor:
-        return (u[:, 0, :, 0].square() - u[:, 0, :, -2].square()) / 2
-
-    return Budget(problem.grid, rate, theta=0.0, density=lambda u: u[:, 0] * inside.to(u), name="balance of the inner cells")
+    return Budget(problem.grid, _square_flux(problem.points, -2), theta=0.0, density=inside, name="balance of the inner cells")
 
 
 def node_balance(grid: Grid) -> Budget:
     r"""$\sum_x u\,\Delta x$ over all nodes changes by the trapezoid of $\tfrac12(u_L^2 - u_R^2)$."""
 
-    def rate(u: Tensor) -> Tensor:
-        return (u[:, 0, :, 0].square() - u[:, 0, :, -1].square()) / 2
-
+    rate = _square_flux(grid.shape[1], -1)
     return Budget(grid, rate, density=node_density(grid), name="mass balance of the literature")
 
 
-def node_density(grid: Grid) -> Callable[[Tensor], Tensor]:
-    """The density whose integral is the plain sum over the nodes times the cell volume: nodes on walls count in full."""
+def _square_flux(points: int, last: int) -> Quadratic:
+    r"""$\tfrac12 u^2$ in at the first point, out at the last."""
+    squares = torch.zeros(1, points, dtype=torch.float64)
+    squares[0, 0], squares[0, last] = 0.5, -0.5
+    return Quadratic(torch.zeros_like(squares), squares)
+
+
+def node_density(grid: Grid) -> Tensor:
+    """The factor of the density whose integral is the plain sum over the nodes times the cell volume: nodes on walls count in full."""
     volume = 1.0
     for axis in grid.space_axes:
         volume *= axis.spacing
-    share = volume / grid.weights()
-    return lambda u: u[:, 0] * share.to(u)
+    return volume / grid.weights()[0]
 
 
 def _initial(given: Fields) -> InitialCondition:
@@ -240,4 +240,6 @@ def _first_steps(problem: InviscidBurgers, *, every: bool) -> EvolutionEquation:
     inside[0] = inside[-1] = False
     inside[1] = every
     steps = min(LOCAL_STEPS, problem.times - 1)
-    return EvolutionEquation(problem.grid, problem.rate(), theta=0.0, steps=steps, where=inside, radius=1, name="local conservation")
+    return EvolutionEquation(
+        problem.grid, problem.rate(), theta=0.0, steps=steps, where=inside, radius=1, autonomous=True, name="local conservation"
+    )

@@ -33,9 +33,9 @@ STOREYS = {
         "grid", "calculus.scheme", "calculus.finite_difference", "calculus.spectral", "calculus.staggered", "calculus.finite_volume",
         "calculus.vector", "calculus.quadrature", "calculus", "linear.solve", "linear.derivative", "linear.entries", "linear.map",
         "linear.explicit", "linear.structured",
-        "linear.sparse", "linear.tensor", "linear.stepping", "linear.stacked", "linear", "units", "metric", "steps", "constraint", "initial",
+        "linear.sparse", "linear.tensor", "linear.stepping", "linear.stacked", "linear", "units", "metric", "steps", "functional", "constraint", "view", "initial",
         "boundary", "observation", "conservation", "divergence", "balance", "equation", "march", "relation", "inequality", "convex", "holonomy",
-        "face", "kkt", "interior", "dual", "active", "restoration", "implicit", "system", "marched", "projection", "newton", "compatibility",
+        "face", "kkt", "interior", "dual", "active", "restoration", "implicit", "viewed", "system", "marched", "projection", "newton", "compatibility",
     ],
     "pde_datasets": [
         "lazy", "mesh", "finite_elements", "fields", "problem", "random_fields", "steps", "solvers", "problems", "production",

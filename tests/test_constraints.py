@@ -40,6 +40,7 @@ from constraints import (
     PatchMeans,
     PeriodicSeam,
     PointValues,
+    Quadratic,
     Relation,
     Robin,
     Snapshot,
@@ -77,6 +78,11 @@ from tests.fields import (
     logistic,
     normal,
 )
+
+
+def quadratic(seed: int) -> Quadratic:
+    """One square for all values but the last."""
+    return Quadratic(0.3 * normal((1, 5), seed), 0.1 * torch.tensor([[1.0, 1.0, 1.0, 1.0, -2.0]]))
 
 
 def initial() -> Tensor:
@@ -205,6 +211,21 @@ LAWS: dict[str, tuple[Callable[[], Constraint], tuple[int, ...]]] = {
         (1, 5, 5),
     ),
     "budget of a scheme": (lambda: Budget(LINE, logistic, theta=0.0, received=[0.1, 0.0, -0.1, 0.2]), (1, 5, 5)),
+    "budget of quadratic sums": (
+        lambda: Intersection(
+            InitialCondition(LINE, normal((3, 1, 5), 1)),
+            Budget(LINE, [quadratic(3), quadratic(4)], theta=0.3, density=torch.arange(1.0, 6)),
+        ),
+        (1, 5, 5),
+    ),
+    "cells, ends and a quadratic budget": (
+        lambda: Intersection(
+            InitialCondition(LINE, torch.linspace(1, 0, 5)[None]),
+            local_conservation(LINE, godunov(burgers), steps=2),
+            Budget(LINE, Quadratic(torch.zeros(1, 5), torch.tensor([[0.5, 0.0, 0.0, 0.0, -0.5]]))),
+        ),
+        (1, 5, 5),
+    ),
     "budget of a density": (lambda: Budget(LINE, logistic, density=lambda u: (1 + u[:, 0].square()).sqrt()), (1, 5, 5)),
     "what came in": (lambda: Intersection(InitialCondition(LINE, torch.ones(1, 5)), Budget(LINE, received=normal((3, 4), 3))), (1, 5, 5)),
     "evolution": (lambda: EvolutionEquation(LOOP, decay, radius=1), (1, 5, 6)),

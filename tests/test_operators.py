@@ -49,7 +49,7 @@ from constraints.linear import (
 from constraints.linear.entries import Entries
 from constraints.linear.explicit import ExplicitRows
 from constraints.linear.solve import conjugate_gradients, pseudo_inverse
-from constraints.linear.stepping import LineSteps, TimeSteps
+from constraints.linear.stepping import BlockSteps, LineSteps, TimeSteps
 from tests.fields import (
     BOX,
     CAVITY,
@@ -154,6 +154,11 @@ OPERATORS: dict[str, Callable[[], LinearMap]] = {
     "steps of a line": lambda: EvolutionEquation(LINE, decay, radius=1).jacobian(normal((1, 1, 5, 5), 3)),
     "steps of a line, later": lambda: (
         local_conservation(LINE, godunov(burgers), steps=2).jacobian(normal((1, 1, 5, 5), 3)).weighted(later())
+    ),
+    "steps of blocks": lambda: BlockSteps(normal((1, 3, 2, 5), 1), normal((1, 3, 2, 5), 2), 5),
+    "steps of blocks, later": lambda: BlockSteps(normal((1, 3, 2, 5), 1), normal((1, 3, 2, 5), 2), 5).weighted(later()),
+    "steps of blocks and of sums": lambda: Stacked(
+        [BlockSteps(normal((1, 3, 2, 5), 1), normal((1, 3, 2, 5), 2), 5), Budget(LINE, logistic).jacobian(normal((1, 1, 5, 5), 3))]
     ),
     "steps anywhere": lambda: EvolutionEquation(FILM, decay, channels=2).jacobian(normal((1, 2, 4, 6, 4), 3)),
     "relation at a field": lambda: Relation(PLANE, lambda u: u[:, 0] * u[:, 1], channels=2).jacobian(normal((1, 2, 8, 7), 3)),

@@ -33,7 +33,7 @@ from constraints.linear.derivative import transforming
 from constraints.linear.entries import Entries, stacked
 from constraints.linear.map import LinearMap
 from constraints.linear.solve import conjugate_gradients, pseudo_inverse
-from constraints.linear.stepping import JointSteps, LineSteps, TimeSteps
+from constraints.linear.stepping import JointSteps, PointSteps, TimeSteps
 from constraints.linear.structured import FourierSymbol, Selection
 
 BORDER_ROWS = 64
@@ -333,7 +333,7 @@ class _Joined(_Stage):
 
     def __init__(self, pair: tuple[int, int], blocks: Sequence[LinearMap], reduced: dict[int, LinearMap]) -> None:
         line, sums = reduced[pair[0]], reduced[pair[1]]
-        assert isinstance(line, LineSteps)
+        assert isinstance(line, PointSteps)
         assert isinstance(sums, TimeSteps)
         super().__init__(pair[0], JointSteps(line, sums))
         self.pair, self.sizes = pair, [line.rows, sums.rows]
@@ -356,7 +356,7 @@ class _Joined(_Stage):
 
 def _in_step(blocks: dict[int, LinearMap]) -> tuple[int, int] | None:
     """The positions of a map of points and one of sums on the same line, if there are both."""
-    lines = [i for i, block in blocks.items() if isinstance(block, LineSteps)]
+    lines = [i for i, block in blocks.items() if isinstance(block, PointSteps)]
     sums = [i for i, block in blocks.items() if isinstance(block, TimeSteps) and len(block.shape) == 3 and block.shape[0] == 1]
     return (lines[0], sums[0]) if lines and sums else None
 

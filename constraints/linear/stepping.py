@@ -6,13 +6,14 @@ $$y_n = P_n u_{n+1} + M_n u_n,$$
 
 so that the Gram matrix is (block) tridiagonal in time, $P_n P_n^\top + M_n M_n^\top$ with neighbours $P_n M_{n+1}^\top$, and is factored in
 one sweep. `TimeSteps` has one row a time, weighted sums over space; `LineSteps` has a row for each point of a line, where P and M are
-banded.
+banded; `BlockSteps` any, where they are dense.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -151,6 +152,8 @@ def solve_tridiagonal(diagonal: Tensor, beside: Tensor, r: Tensor) -> Tensor:
 
     batch, m = r.shape
     empty = diagonal <= 0
+    if m == 1:
+        return torch.where(empty, 0.0, r / torch.where(empty, 1.0, diagonal))
     bands = np.zeros((2, batch * m))
     bands[0] = torch.where(empty, 1.0, diagonal).detach().cpu().to(torch.float64).numpy().reshape(-1)
     bands[1].reshape(batch, m)[:, :-1] = beside.detach().cpu().to(torch.float64).numpy()
@@ -163,10 +166,70 @@ def solve_tridiagonal(diagonal: Tensor, beside: Tensor, r: Tensor) -> Tensor:
     return torch.from_numpy(solved.reshape(batch, m)).to(r)
 
 
-class LineSteps(LinearMap):
-    r"""$y_n = P_n u_{n+1} + M_n u_n$ at chosen points of a line, with banded P and M of each sample and step.
+class PointSteps(LinearMap):
+    r"""$y_n = P_n u_{n+1} + M_n u_n$: some rows for each of the first steps.
 
     The Gram matrix is block tridiagonal, factored by a block Cholesky sweep.
+
+    Attributes:
+        steps: number of steps.
+    """
+
+    batched = True
+    steps: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._factors: Factors | None = None
+
+    @abstractmethod
+    def blocks(self) -> list[tuple[Tensor, Tensor]]:
+        """P and M of each step as dense blocks, (B, k, n)."""
+
+    def solve_gram(self, r: Tensor) -> Tensor:
+        if self._factors is None:
+            self._factors = factor_blocks(self.blocks())
+        parts = list(r.reshape(len(r), self.steps, -1, 1).unbind(1))
+        forward_blocks(self._factors, parts)
+        backward_blocks(self._factors, parts)
+        return torch.stack(parts, dim=1).reshape(len(r), -1)
+
+
+class BlockSteps(PointSteps):
+    """Steps with dense P and M, (B, steps, k, n), of fields with so many times."""
+
+    def __init__(self, plus: Tensor, minus: Tensor, times: int) -> None:
+        super().__init__()
+        self.plus, self.minus, self.steps = plus, minus, plus.shape[1]
+        self.shape, self.rows = (1, times, plus.shape[3]), plus.shape[1] * plus.shape[2]
+
+    def forward(self, u: Tensor) -> Tensor:
+        x = u[:, 0, : self.steps + 1, :, None]
+        return (self.plus @ x[:, 1:] + self.minus @ x[:, :-1]).flatten(1)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        rows = y.reshape(len(y), self.steps, 1, -1)
+        out = y.new_zeros(len(y), *self.shape)
+        out[:, 0, 1 : self.steps + 1] += (rows @ self.plus)[:, :, 0]
+        out[:, 0, : self.steps] += (rows @ self.minus)[:, :, 0]
+        return out
+
+    def weighted(self, diagonal: Tensor) -> LinearMap:
+        full = diagonal.to(self.plus)
+        full = (full if full.ndim > 3 else full[None]).expand(-1, *self.shape)[:, 0, : self.steps + 1, None]
+        return BlockSteps(self.plus * full[:, 1:], self.minus * full[:, :-1], self.shape[1])
+
+    def blocks(self) -> list[tuple[Tensor, Tensor]]:
+        return list(zip(self.plus.unbind(1), self.minus.unbind(1), strict=True))
+
+    def scale(self, u: Tensor) -> Tensor:
+        """The largest sum of magnitudes of a row's terms."""
+        x = u[:, 0, : self.steps + 1, :, None].abs()
+        return (self.plus.abs() @ x[:, 1:] + self.minus.abs() @ x[:, :-1]).flatten(1).amax(1, keepdim=True)
+
+
+class LineSteps(PointSteps):
+    r"""$y_n = P_n u_{n+1} + M_n u_n$ at chosen points of a line, with banded P and M of each sample and step.
 
     Arguments:
         plus: bands of P: entry [b, j, n, i] multiplies $u_{n+1}$ at point i + j - r, (B, 2 r + 1, steps, n).
@@ -176,14 +239,11 @@ class LineSteps(LinearMap):
         periodic: whether the line is.
     """
 
-    batched = True
-
     def __init__(self, plus: Tensor, minus: Tensor, points: Tensor, times: int, periodic: bool, free: Tensor | None = None) -> None:
         super().__init__()
         self.plus, self.minus, self.points, self.periodic, self.free = plus, minus, points, periodic, free
         self.steps, self.size = plus.shape[2], plus.shape[3]
         self.shape, self.rows = (1, times, self.size), self.steps * len(points)
-        self._factors: Factors | None = None
 
     def _block(self, bands: Tensor, n: int, time: int) -> Tensor:
         """The rows of one step as dense blocks, (B, k, n)."""
@@ -247,16 +307,7 @@ class LineSteps(LinearMap):
         return found if self.free is None else found.weighted(self.free.flatten(1))
 
     def blocks(self) -> list[tuple[Tensor, Tensor]]:
-        """P and M of each step as dense blocks, (B, k, n)."""
         return [(self._block(self.plus, n, n + 1), self._block(self.minus, n, n)) for n in range(self.steps)]
-
-    def solve_gram(self, r: Tensor) -> Tensor:
-        if self._factors is None:
-            self._factors = factor_blocks(self.blocks())
-        parts = list(r.reshape(len(r), self.steps, -1, 1).unbind(1))
-        forward_blocks(self._factors, parts)
-        backward_blocks(self._factors, parts)
-        return torch.stack(parts, dim=1).reshape(len(r), -1)
 
     def scale(self, u: Tensor) -> Tensor:
         """The largest sum of magnitudes of a row's terms."""
@@ -329,13 +380,13 @@ class JointSteps(LinearMap):
     While both have rows, each step is one block; the steps that sums alone have are tridiagonal and follow as one tail.
 
     Arguments:
-        line: a row for each point.
+        line: rows of the first steps.
         sums: one row a time, on the same fields.
     """
 
     batched = True
 
-    def __init__(self, line: LineSteps, sums: TimeSteps) -> None:
+    def __init__(self, line: PointSteps, sums: TimeSteps) -> None:
         super().__init__()
         self.line, self.sums = line, sums
         self.shape, self.rows = line.shape, line.rows + sums.rows
@@ -351,7 +402,7 @@ class JointSteps(LinearMap):
 
     def weighted(self, diagonal: Tensor) -> LinearMap:
         line, sums = self.line.weighted(diagonal), self.sums.weighted(diagonal)
-        assert isinstance(line, LineSteps)
+        assert isinstance(line, PointSteps)
         assert isinstance(sums, TimeSteps)
         return JointSteps(line, sums)
 

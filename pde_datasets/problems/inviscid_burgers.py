@@ -149,7 +149,9 @@ class InviscidBurgers(Problem):
         """The balance of every inner cell under the scheme's own flux, for the first steps; all by default."""
         if self.order == 1:
             return local_conservation(self.grid, FLUX, steps=steps)
-        return EvolutionEquation(self.grid, self.rate(), theta=0.0, steps=steps, where=self._inside(), radius=2, name="local conservation")
+        return EvolutionEquation(
+            self.grid, self.rate(), theta=0.0, steps=steps, where=self._inside(), radius=2, autonomous=True, name="local conservation"
+        )
 
     def balance(self) -> Budget:
         """The balance of the inner cells together: what comes in through the first inner face less what leaves through the last."""
@@ -158,7 +160,7 @@ class InviscidBurgers(Problem):
             self.grid,
             lambda u: dx * rate(u[:, 0]).sum(-1),
             theta=0.0,
-            density=lambda u: u[:, 0] * inside.to(u),
+            density=inside.to(torch.float64),
             name="balance of the inner cells",
         )
 
