@@ -361,10 +361,8 @@ class System:
             return _Pass(flat, 1, True, flat, linear, found)
         curved = Curved(self.kernel, self.bends, self.noisy)
         if trusting and self.viewed is not None:
-            near_by = self.viewed.nearest(flat, self._given(u, target), aim, max_iterations)
-            if near_by is not None:
-                v, steps = near_by
-                return _Pass(v, max(steps, 1), True, flat, linear, lambda: self._found(curved, curved.newton(flat, v, aim, 0), linear()))
+            v, steps, settled = self.viewed.nearest(flat, self._given(u, target), aim, max_iterations)
+            return _Pass(v, max(steps, 1), settled, flat, linear, lambda: self._found(curved, curved.newton(flat, v, aim, 0), linear()))
         guess = self._guess(flat, target)
         if self._many is None:
             self._many = self.bends.residual(guess).shape[1] > FEW_ROWS

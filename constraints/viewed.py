@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,14 @@ _LEAST = 1 / 16
 _TINY = torch.finfo(torch.float64).tiny
 
 
+class Nearest(NamedTuple):
+    """Fields, (B, C, *N), Newton steps, and whether all of them were found lawful and nearest."""
+
+    u: Tensor
+    iterations: int
+    settled: bool
+
+
 class ViewedSystem:
     """Curved laws solved in what they see.
 
@@ -36,8 +45,8 @@ class ViewedSystem:
         self.curved = Curved(self.kernel, laws[0] if len(laws) == 1 else Intersection(*laws), [])
         self._given: Tensor | None = None
 
-    def nearest(self, u: Tensor, given: Tensor, tolerance: float, max_iterations: int) -> tuple[Tensor, int] | None:
-        """The lawful fields nearest to u, and Newton steps; None if the search does not end at lawful, nearest ones.
+    def nearest(self, u: Tensor, given: Tensor, tolerance: float, max_iterations: int) -> Nearest:
+        """The nearest lawful fields.
 
         Arguments:
             u: fields with given values in place, (B, C, *N).
@@ -53,13 +62,11 @@ class ViewedSystem:
         # A sum's number is as large as the root of how many values it sums: a share of it is a larger one of each of them.
         tolerance = tolerance * max(float((largest(u) / largest(before).clamp_min(_TINY)).amin().clamp_max(1.0)), _LEAST)
         near = self.curved.approach(before, before, tolerance, max_iterations)
-        z, steps = near.u, near.iterations
-        if not near.there:
-            solution = self.curved.newton(before, near.u, tolerance, max_iterations - steps)
-            if not solution.settled:
-                return None
-            z, steps = solution.u, steps + solution.iterations
-        return self.view.up(flat, before, z).reshape(u.shape), steps
+        z, steps, settled = near.u, near.iterations, near.there
+        if not settled:
+            solution = self.curved.newton(before, z, tolerance, max_iterations - steps)
+            z, steps, settled = solution.u, steps + solution.iterations, solution.settled
+        return Nearest(self.view.up(flat, before, z).reshape(u.shape), steps, settled)
 
 
 def viewed(laws: Sequence[Constraint], free: Tensor | None, shape: tuple[int, ...]) -> ViewedSystem | None:
