@@ -21,7 +21,7 @@ from constraints.constraint import Affine, Constraint, LinearConstraint, as_targ
 from constraints.grid import Grid
 from constraints.linear.derivative import hessian_product, pullback
 from constraints.linear.map import LinearMap
-from constraints.linear.structured import RowCombination, RowSelection, WeightedSum
+from constraints.linear.structured import RowCombination, RowSelection, SinceFirst, WeightedSum
 
 Value = float | Sequence[float] | Tensor | None
 
@@ -62,11 +62,14 @@ class _Integral(LinearConstraint):
             _check_conserved(grid, speaker)
         kept = torch.arange(integrals.rows).reshape(channels, times)[list(components)].flatten()
         operator: LinearMap
-        if value is None:
+        every = components == tuple(range(channels))
+        if value is None and every:
+            operator = SinceFirst(integrals, times)
+        elif value is None:
             eye = torch.eye(integrals.rows, dtype=torch.float64)
             operator = RowCombination(_differences(times, len(components)) @ eye[kept], integrals)
         else:
-            operator = integrals if components == tuple(range(channels)) else RowSelection(kept, integrals)
+            operator = integrals if every else RowSelection(kept, integrals)
         target = torch.zeros(operator.rows, dtype=torch.float64) if value is None else as_target(value, operator.rows, speaker)
         super().__init__(operator, target)
         self.name = f"{speaker.lower()} (conserved)" if value is None else speaker.lower()

@@ -6,6 +6,7 @@ r"""Maps whose Gram matrix has a known inverse.
 | `WeightedSum` | diagonal, since rows have disjoint support | division |
 | `RowSelection` | diagonal | division |
 | `RowCombination` | $R\,\mathrm{diag}(g)\,R^\top$, small | pseudo-inverse, once |
+| `SinceFirst` | a diagonal and one rank | Sherman-Morrison |
 | `FourierSymbol` | diagonal in Fourier space | two transforms |
 
 Each stays in its class under a diagonal weight, as far as the weight respects the structure.
@@ -336,6 +337,56 @@ class RowCombination(LinearMap):
 
     def scale(self, u: Tensor) -> Tensor:
         return self.inner.scale(u) @ self.matrix.to(u).abs().T
+
+
+class SinceFirst(RowCombination):
+    r"""What weighted sums have changed by since the first time, $y_t = A_t u - A_0 u$ for $t > 0$; rows are (block, time).
+
+    Its Gram matrix is $\mathrm{diag}(g_t) + g_0 1 1^\top$ for each block, inverted by Sherman and Morrison's formula where $g_t > 0$.
+
+    Arguments:
+        inner: A, rows (block, time), the first time included.
+        times: number of times.
+    """
+
+    def __init__(self, inner: WeightedSum, times: int) -> None:
+        self.times, self.blocks = times, inner.rows // times
+        matrix = torch.cat([-torch.ones(times - 1, 1, dtype=torch.float64), torch.eye(times - 1, dtype=torch.float64)], dim=1)
+        super().__init__(torch.block_diag(*[matrix] * self.blocks), inner)
+        self._regular: bool | None = None
+
+    def forward(self, u: Tensor) -> Tensor:
+        rows = self.inner(u).reshape(len(u), self.blocks, self.times)
+        return (rows[..., 1:] - rows[..., :1]).flatten(1)
+
+    def _spread(self, y: Tensor) -> Tensor:
+        rows = y.reshape(len(y), self.blocks, self.times - 1)
+        return torch.cat([-rows.sum(2, keepdim=True), rows], dim=2).flatten(1)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.adjoint(self._spread(y))
+
+    def without(self, field: Tensor, y: Tensor) -> Tensor:
+        return self.inner.without(field, self._spread(y))
+
+    def subtract(self, field: Tensor, y: Tensor) -> Tensor:
+        return self.inner.subtract(field, self._spread(y))
+
+    def solve_gram(self, r: Tensor) -> Tensor:
+        diagonal = self.inner.gram_diagonal(r).reshape(-1, self.blocks, self.times)
+        first, later = diagonal[..., :1], diagonal[..., 1:]
+        if self._regular is None:
+            self._regular = bool(((later > 0) | (first == 0)).all())
+        if not self._regular:
+            return super().solve_gram(r)
+        part = _divide(r.reshape(len(r), self.blocks, -1), later)
+        common = first * part.sum(2, keepdim=True) / (1 + first * _divide(torch.ones_like(later), later).sum(2, keepdim=True))
+        return (part - _divide(common, later)).flatten(1)
+
+    def weighted(self, diagonal: Tensor) -> LinearMap:
+        inner = self.inner.weighted(diagonal)
+        assert isinstance(inner, WeightedSum)
+        return SinceFirst(inner, self.times)
 
 
 class FourierSymbol(LinearMap):
