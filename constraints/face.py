@@ -191,23 +191,31 @@ class RowMask(LinearMap):
 
     def solve_gram(self, r: Tensor) -> Tensor:
         r = self.mask * r
-        diagonal, every = self.inner.gram_diagonal(r), bool((self.mask == 1).all())
-        if diagonal is not None or (every and not isinstance(self.inner, Stacked)):
+        direct = self._direct(r)
+        if direct is not None:
+            return direct
+        if bool((self.mask == 1).all()):
+            return self.inner.solve_gram(r)
+        return conjugate_gradients(lambda y: self(self.adjoint(y)), r, preconditioner=self._like_all, max_iterations=1000)
+
+    def precondition(self, r: Tensor) -> Tensor:
+        direct = self._direct(self.mask * r)
+        return self._like_all(r) if direct is None else direct
+
+    def _direct(self, r: Tensor) -> Tensor | None:
+        """A least-squares solution for right-hand sides within the mask, None where only iterations find it."""
+        diagonal = self.inner.gram_diagonal(r)
+        if diagonal is not None or (not isinstance(self.inner, Stacked) and bool((self.mask == 1).all())):
             return self.mask * self.inner.solve_gram(r)
         if self._factored is None:
             sparse = SparseGram.of(self.inner, len(r))
             if sparse is not None:
                 self._factored = sparse.semidefinite(r.new_ones(len(r), sparse.columns), kept=self.mask > 0)
-        if self._factored is not None:
-            return self._factored(r)
-        if every:
-            return self.inner.solve_gram(r)
-        return conjugate_gradients(
-            lambda y: self(self.adjoint(y)),
-            r,
-            preconditioner=lambda y: self.mask * self.inner.precondition(self.mask * y),
-            max_iterations=1000,
-        )
+        return None if self._factored is None else self._factored(r)
+
+    def _like_all(self, r: Tensor) -> Tensor:
+        """As if all rows were there."""
+        return self.mask * self.inner.precondition(self.mask * r)
 
     def weighted(self, diagonal: Tensor) -> LinearMap:
         return RowMask(self.inner.weighted(diagonal), self.mask)

@@ -7,7 +7,7 @@ solve is matrix-free and batched; samples take their own steps.
 
 Where curvature is weak, $\|\sum_i\mu_i\nabla^2 h_i\| \ll 1$, the Gauss-Newton step from the anchor,
 $v \leftarrow P$-nearest point of $h(v_k) + J_k(v - v_k) = 0$, contracts by just that factor and needs no inner iteration: laws of many rows
-take it as long as it gains a decimal place a step.
+take it as long as it gains a decimal place a step. Where each row of J costs a reverse pass, the first J serves all steps.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from constraints.constraint import Constraint, LinearConstraint
 from constraints.face import Kernel
+from constraints.linear.derivative import pullback
 from constraints.linear.map import LinearMap, largest
 from constraints.linear.solve import conjugate_gradients, pseudo_inverse
 from constraints.linear.sparse import SparseGram
@@ -43,6 +44,9 @@ _DIAGONAL = 1e-12
 
 _PATIENCE = 40
 """Steps in a row that may leave the error above half the least so far: laws that contradict each other have no better end."""
+
+_CHORDS = 2
+"""Steps with one Jacobian that count as one with its own."""
 
 _GAIN = 0.1
 """Factor by which a Gauss-Newton step must reduce the distance to the solution, or Newton's method takes over."""
@@ -265,13 +269,19 @@ class Curved:
         """Gauss-Newton steps from the anchor as far as they go, for laws of many rows; none beside observations with noise."""
         if self.noisy:
             return Approach(guess, 0, False)
-        v, spent, small = self._gauss_newton(anchor, guess, tolerance, max_iterations)
+        residual, normals = self._linearised(guess)
+        if normals.jacobian.costly:
+            v, spent, small = self._chords(anchor, guess, residual, normals, tolerance, max_iterations)
+        else:
+            v, spent, small = self._gauss_newton(anchor, guess, residual, normals, tolerance, max_iterations)
         if not small:
             return Approach(v, spent, False)
         residual, scale = self.constraint.measure(v)
         return Approach(v, spent, bool((residual.abs() <= tolerance / 2 * scale).all()))
 
-    def _gauss_newton(self, anchor: Tensor, v: Tensor, tolerance: float, max_iterations: int) -> tuple[Tensor, int, bool]:
+    def _gauss_newton(
+        self, anchor: Tensor, v: Tensor, residual: Tensor, normals: Normals, tolerance: float, max_iterations: int
+    ) -> tuple[Tensor, int, bool]:
         """Steps from the anchor while all samples gain a decimal place a step; the last point that did, and whether the next is as near.
 
         The factor that a step gained tells how small the next one would be: it is not taken if it would not be seen.
@@ -279,7 +289,7 @@ class Curved:
         previous = torch.full((len(v),), torch.inf, dtype=v.dtype, device=v.device)
         whole = largest(anchor)
         for spent in range(max_iterations):
-            residual, normals = self._linearised(v)
+            residual, normals = self._linearised(v) if spent else (residual, normals)
             multiplier = normals.solve(residual + normals.jacobian(anchor - v))
             new = normals.without(anchor, multiplier)
             step, size = largest(new - v), torch.maximum(whole, largest(new))
@@ -291,6 +301,34 @@ class Curved:
             if small.all():
                 return v, spent + 1, True
         return v, max_iterations, False
+
+    def _chords(
+        self, anchor: Tensor, v: Tensor, residual: Tensor, normals: Normals, tolerance: float, max_iterations: int
+    ) -> tuple[Tensor, int, bool]:
+        r"""Steps with one Jacobian, of the guess, in place of each point's own, where that is formed row by row:
+
+        $$\begin{pmatrix} I & J_0^\top\\ J_0 & 0\end{pmatrix}\begin{pmatrix} d\\ \delta\end{pmatrix}
+        = \begin{pmatrix} P(u - v - J(v)^\top\mu)\\ -h(v)\end{pmatrix},$$
+
+        with one pulled-back cotangent a step. They go on while all samples halve their steps; results as of `_gauss_newton`.
+        """
+        multiplier = torch.zeros_like(residual)
+        rest = self.kernel.project(anchor - v)
+        previous, whole = torch.full((len(v),), torch.inf, dtype=v.dtype, device=v.device), largest(anchor)
+        for spent in range(_CHORDS * max_iterations):
+            more = normals.solve(residual + normals.jacobian(rest))
+            change = normals.without(rest, more)
+            step, size = largest(change), torch.maximum(whole, largest(v))
+            gain = (step / previous).clamp_max(1.0) if spent else torch.ones_like(step)
+            small = gain * step <= tolerance / 8 * size
+            if not (small | (step <= previous / 2)).all():
+                return v, spent, False
+            v, multiplier, previous = v + change, multiplier + more, step
+            if small.all():
+                return v, spent + 1, True
+            residual, pull = pullback(self.constraint.residual, v)
+            rest = self.kernel.project(anchor - v - pull(multiplier))
+        return v, _CHORDS * max_iterations, False
 
     def newton(self, anchor: Tensor, guess: Tensor, tolerance: float, max_iterations: int) -> Solution:
         """Newton's method from a guess, globalised by a merit function."""

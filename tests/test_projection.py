@@ -32,6 +32,8 @@ from constraints import (
     no_slip,
     project,
 )
+from constraints.face import AffineKernel
+from constraints.kkt import Curved
 from constraints.linear import Stacked
 from constraints.newton import certified
 from tests.fields import LINE, PLANE, TAU, dense, normal
@@ -331,3 +333,26 @@ def test_given_values_that_break_a_law_at_their_own_time_are_found_out() -> None
         result = project(law, normal((2, 1, 3, 8), 68))
     assert not result.converged.any()
     assert result.violation.min() > 1e-3
+
+
+def test_rows_that_see_everything_are_pulled_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each row costs a pass, one Jacobian serves all steps; the point is that of Newton's method."""
+    rows = normal((24, 40), seed=5) / 6
+    law = FunctionConstraint(lambda u: (u.flatten(1) + 0.1 * u.flatten(1).square()) @ rows.T, scale=3.0)
+    u, formed = 0.3 * normal((3, 1, 5, 8), seed=6), []
+    plain = FunctionConstraint.jacobian
+
+    def counted(self: FunctionConstraint, v: Tensor) -> object:
+        formed.append(len(v))
+        return plain(self, v)
+
+    monkeypatch.setattr(FunctionConstraint, "jacobian", counted)
+    with torch.no_grad():
+        result = project(law, u)
+        assert len(formed) == 1
+        assert result.iterations > 3
+        assert result.converged.all()
+        curved = Curved(AffineKernel(None), law, [])
+        other = curved.newton(u, u, 1e-12, 50)
+    assert (result.u - other.u).abs().max() < 1e-12
+    assert (result.multiplier - other.multiplier).abs().max() < 1e-11

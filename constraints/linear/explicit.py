@@ -121,7 +121,7 @@ class ExplicitRows(LinearMap):
 
     def _set(self, shape: tuple[int, ...], colours: Colouring) -> None:
         self.shape, self.rows, self.colours = shape, colours.rows, colours
-        self.dense = len(colours.owner) == colours.rows
+        self.dense = self.costly = len(colours.owner) == colours.rows
         self._solver: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, u: Tensor) -> Tensor:

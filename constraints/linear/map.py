@@ -48,6 +48,7 @@ class LinearMap(nn.Module, ABC):
         batched: whether each sample has its own rows.
         dense_rows: up to this many rows the Gram matrix is formed and inverted once.
         variance: variance of the noise that rows are observed with, (m,); None for exact rows.
+        costly: whether it takes a reverse pass for each row to form it.
     """
 
     shape: tuple[int, ...]
@@ -55,6 +56,7 @@ class LinearMap(nn.Module, ABC):
     batched: bool = False
     dense_rows: int = DENSE_ROWS
     variance: Tensor | None = None
+    costly: bool = False
     _gram_inverse: Tensor | None = None
 
     @abstractmethod
