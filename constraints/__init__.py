@@ -30,6 +30,7 @@ from constraints.metric import Covariance, Diagonal, Metric, Sobolev, Volumes
 from constraints.observation import Circulation, PatchMeans, PointValues, WeightedIntegral
 from constraints.poisson import Poisson
 from constraints.projection import ProjectionResult, project
+from constraints.rate import Rate
 from constraints.relation import LinearRelation, Relation
 from constraints.units import Chart, Units
 
@@ -77,6 +78,7 @@ __all__ = [
     "Poisson",
     "Quadratic",
     "ProjectionResult",
+    "Rate",
     "Relation",
     "Robin",
     "Snapshot",

@@ -28,6 +28,7 @@ from constraints import (
     FinalCondition,
     Grid,
     InitialCondition,
+    Integral,
     Intersection,
     LinearRelation,
     Mass,
@@ -35,6 +36,8 @@ from constraints import (
     Monotone,
     Neumann,
     PeriodicSeam,
+    Poisson,
+    Rate,
     Robin,
     Snapshot,
     maximum_principle,
@@ -44,6 +47,7 @@ from constraints import (
 )
 from constraints.divergence import SCHEMES
 from constraints.inequality import Box
+from pcfm.expressions import density
 from pcfm.naming import lookup, suggest
 from pde_datasets import Fields, Problem, problem_of
 from pde_datasets.mesh import Equation, Mesh
@@ -162,7 +166,11 @@ def _mass(context: Context, options: Options) -> Constraint:
     times = context.grid.axes[0].points if context.grid.has_time else 1
 
     def make(value: float | Tensor | None) -> Constraint:
-        return Mass(context.grid, value, component=component, channels=len(context.channels), mean=_flag(options, "mean"))
+        law = Mass(context.grid, value, component=component, channels=len(context.channels), mean=_flag(options, "mean"))
+        density = context.roles.get("density", ())
+        if density and context.channels[component] not in density:
+            law.name = law.name.replace("mass", f"integral of {context.channels[component]}")
+        return law
 
     return _valued(context, options, "mass", make, times)
 
@@ -175,7 +183,10 @@ def _vector(kind: type[Momentum] | type[Energy], law: str) -> Callable[[Context,
         rows = times * (len(components) if law == "momentum" else 1)
 
         def make(value: float | Tensor | None) -> Constraint:
-            return kind(context.grid, value, components=components, channels=len(context.channels), mean=_flag(options, "mean"))
+            made = kind(context.grid, value, components=components, channels=len(context.channels), mean=_flag(options, "mean"))
+            if law == "momentum" and "channels" in options and len(components) == 1:
+                made.name = made.name.replace("momentum", f"integral of {context.channels[components[0]]}", 1)
+            return made
 
         return _valued(context, options, law, make, rows)
 
@@ -292,6 +303,31 @@ def _entropy_decay(context: Context, options: Options) -> Constraint:
         raise ValueError(f"law 'entropy-decay' expects a power of at least 2, for an entropy that is smooth; got {power:g}.")
     law = EntropyDecay(context.grid, lambda u: u[:, channels].abs().pow(power).sum(1) / power, channels=len(context.channels))
     law.name = f"decay of the integral of |{_said(context, tuple(channels))}|^{power:g}"
+    return law
+
+
+def _density(context: Context, options: Options, law: str) -> tuple[Callable[[Tensor], Tensor], str]:
+    """A density in words, and what its integral is called."""
+    if "density" not in options:
+        raise ValueError(f"law '{law}' needs a density: say {law}:density={context.channels[0]}^2, or any other expression.")
+    _on_a_box(context, law)
+    return density(options["density"], context.grid, context.channels), options.get("name", f"integral of {options['density']}")
+
+
+def _integral(context: Context, options: Options) -> Constraint:
+    function, name = _density(context, options, "integral")
+    times = context.grid.axes[0].points if context.grid.has_time else 1
+
+    def make(value: float | Tensor | None) -> Constraint:
+        return Integral(context.grid, function, value, channels=len(context.channels), mean=_flag(options, "mean"), name=name)
+
+    return _valued(context, options, "integral", make, times)
+
+
+def _integral_decay(context: Context, options: Options) -> Constraint:
+    function, name = _density(context, options, "integral-decay")
+    law = EntropyDecay(context.grid, function, channels=len(context.channels))
+    law.name = f"decay of the {name}" if "name" not in options else f"{name} decay"
     return law
 
 
@@ -420,6 +456,28 @@ def _index(options: Options) -> int:
         raise ValueError(f"option 'index' expects a whole number; got '{text}'.") from error
 
 
+def _poisson(context: Context, options: Options) -> Constraint:
+    _on_a_box(context, "poisson")
+    missing = [key for key in ("unknown", "source") if key not in options]
+    if missing:
+        raise ValueError(f"law 'poisson' needs {', '.join(missing)}: say poisson:unknown=CHANNEL,source=CHANNEL.")
+    ((v,), (f,)) = (_channels(context, {"channels": options[key]}, "", 1, "poisson") for key in ("unknown", "source"))
+    law = Poisson(context.grid, unknown=v, source=f, channels=len(context.channels), ends=options.get("ends", "dirichlet"))
+    law.name = f"Laplacian of {options['unknown']} = {options['source']}"
+    return law
+
+
+def _rate(context: Context, options: Options) -> Constraint:
+    missing = [key for key in ("of", "by") if key not in options]
+    if missing:
+        raise ValueError(f"law 'rate' needs {', '.join(missing)}: say rate:of=CHANNEL,by=CHANNEL, and factor=NUMBER if it is not 1.")
+    ((u,), (r,)) = (_channels(context, {"channels": options[key]}, "", 1, "rate") for key in ("of", "by"))
+    factor = _number(options, "factor")
+    law = Rate(context.grid, of=u, rate=r, factor=1.0 if factor is None else factor, channels=len(context.channels))
+    law.name = f"d({options['of']})/dt = {'' if factor is None else f'{factor:.8g} '}{options['by']}"
+    return law
+
+
 def _boundary(law: str) -> Callable[[Context, Options], Constraint]:
     """A law at one end of an axis."""
 
@@ -434,7 +492,9 @@ def _boundary(law: str) -> Callable[[Context, Options], Constraint]:
         if law == "periodic-seam":
             return PeriodicSeam(*where, components=channels, channels=total)
         if law == "dirichlet":
-            return Dirichlet(*where, options["side"], value, components=channels, channels=total)
+            made = Dirichlet(*where, options["side"], value, components=channels, channels=total)
+            made.name = f"{_said(context, channels)} = {value:g} at {options['side']} {options['axis']}"
+            return made
         if law == "neumann":
             return Neumann(*where, options["side"], value, components=channels, channels=total)
         a, b = _number(options, "a") or 0.0, _number(options, "b") or 0.0
@@ -547,6 +607,12 @@ LAWS: dict[str, Law] = {
         "zero divergence at every point (scheme=spectral: periodic; central, staggered: any box)",
     ),
     "curl-free": Law(("scheme", "channels"), _free_of(CurlFree, "curl-free"), "zero curl at every point of a plane"),
+    "poisson": Law(
+        ("unknown", "source", "ends"),
+        _poisson,
+        "second differences of a channel equal another one (ends=dirichlet|neumann: what it does on the walls of cells)",
+    ),
+    "rate": Law(("of", "by", "factor"), _rate, "a channel changes in time at the rate that another one says, times a factor"),
     "channel-sum": Law(("value", "channels"), _channel_sum, "channels sum to one (value=NUMBER) at every point: species fractions"),
     "bounds": Law(("lower", "upper", "channels"), _bounds, "every value between lower and upper (inequality)"),
     "positivity": Law(("channels",), _positivity, "no negative density (inequality)"),
@@ -558,6 +624,14 @@ LAWS: dict[str, Law] = {
     "energy-decay": Law(("channels",), _energy_decay, "kinetic energy does not rise in time (inequality, curved)"),
     "entropy-decay": Law(
         ("power", "channels"), _entropy_decay, "integral of |u|^power does not rise in time; power=2 if not said (inequality, curved)"
+    ),
+    "integral": Law(
+        ("density", "value", "mean", "name"),
+        _integral,
+        "integral over space of any density in words, density=u^3/6-0.5*u_x^2; conserved if no value is given (curved)",
+    ),
+    "integral-decay": Law(
+        ("density", "name"), _integral_decay, "integral over space of a density in words does not rise in time (inequality, curved)"
     ),
     "balance": Law(
         ("equation",), _balance, "sparse equations that a mesh brings with it, all or one (equation=NAME): fluxes of cells, finite elements"

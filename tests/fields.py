@@ -22,6 +22,7 @@ DUCT = Grid(Axis("time", 3), Axis("x", 7), Axis("y", 8, length=2.0))
 HALL = Grid(Axis("x", 9, length=2.0), Axis.at("y", [0.0, 0.1, 0.2, 0.4, 0.6, 0.7, 0.9, 1.0]))
 LOOP = Grid(Axis("time", 5), Axis("x", 6, periodic=True))
 RING = Grid(Axis("time", 5), Axis("x", 7, periodic=True))
+TANK = Grid(Axis("x", 5, length=2.0, cells=True), Axis("y", 4, periodic=True))
 LINE = Grid(Axis("time", 5), Axis.at("x", [0.0, 0.1, 0.3, 0.6, 1.0]))
 
 

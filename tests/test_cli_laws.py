@@ -209,12 +209,14 @@ def test_each_law_has_one_line_that_says_who_states_it(call: Call) -> None:
 
 
 def test_the_energy_of_what_is_no_velocity_is_not_guessed() -> None:
-    from pcfm.audit import guesses
+    from pcfm.audit import follow, guesses
+    from pcfm.findings import equation_of
 
     fields = EXAMPLES["burgers"].draw(1, seed=0)
     known = stated(fields)
     assert [leaf.name for _, leaf in known] == ["mass (conserved)"]
-    assert guesses(fields, known)[0] == ["maximum-principle"]
+    assert follow(fields, known, equation_of(fields)) == ["energy-decay:channels=u", "maximum-principle"]
+    assert guesses(fields, known)[0] == []
 
 
 # --- clashes -----------------------------------------------------------------------------------------------------------------------
@@ -340,6 +342,9 @@ def test_a_problem_is_listed_with_all_that_can_be_set(name: str, call: Call) -> 
     assert [row["name"] for row in document["settings"] if not row["meaning"]] == []
     assert set(document["presets"]) == set(kind.presets)
     assert tuple(document["laws"]) == kind().laws
+    together = kind.together * kind().snapshots
+    assert document["together"] == together
+    assert (f"shards    hold multiples of {together} samples" in call(f"list problems {name}").out) == (together > 1)
 
 
 def test_listed_settings_are_as_they_are_set(call: Call) -> None:

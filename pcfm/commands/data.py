@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 class Inspect(Common):
     """What is in a file, ours or foreign, and how well its fields obey each law that could hold.
 
-    Without --law, laws that the data state come first, then such as fields of their kind may obey: these are guesses. Of several laws that
-    are asked for it also says whether they can hold together near these fields, and which of them repeat others; the exit status is 1 if
-    one of those does not hold, or if they contradict each other.
+    Without --law, laws that the data state come first, then those that follow from their equation, which is stated or found in the values;
+    then what is seen at walls, and last what fields of their kind may obey: these are guesses. Of several laws that are asked for it also
+    says whether they can hold together near these fields, and which of them repeat others; the exit status is 1 if one of those does not
+    hold, or if they contradict each other.
 
     Attributes:
         file: File to look at.
@@ -56,6 +57,7 @@ class Inspect(Common):
 
     def run(self) -> int:
         from pcfm.audit import audit, context_of, together
+        from pcfm.findings import equation_of, integrals, precision
         from pde_datasets.lazy import Lazy
 
         fields = open_fields(self.file, self.format, self.words)
@@ -63,6 +65,10 @@ class Inspect(Common):
             raise ValueError("--reference says what laws leave open, and none is asked for. Give --law as well.")
         context, remark = with_reference(context_of(fields), self.reference, fields)
         rows, unknown = audit(fields, self.law, context)
+        equation, accuracy = None if self.law else equation_of(fields), precision(fields)
+        companion = fields.attributes.get("companion")
+        if companion and not self.law and fields.attributes.get("format") != "pcfm":
+            rows += _other_reading(self.file, str(companion))
         joint = together(fields, self.law, context) if len(rows) > 1 and self.law else None
         document = {
             "file": str(self.file),
@@ -76,6 +82,7 @@ class Inspect(Common):
                     "name": a.name,
                     "size": a.points,
                     "kind": _kind(a),
+                    "points": fields.attributes.get(f"points_{a.name}"),
                     "unit": a.unit,
                     "periodic": a.periodic,
                     "uniform": a.uniform,
@@ -90,6 +97,12 @@ class Inspect(Common):
             "roles": {role: list(names) for role, names in fields.roles.items()},
             "stated_laws": list(fields.laws),
             "attributes": fields.attributes,
+            "equation": None
+            if equation is None
+            else {"text": str(equation.equation), "origin": "stated" if equation.misfit is None else "found", "misfit": equation.misfit},
+            "integrals": [] if self.law else integrals(fields),
+            "tolerance": {"value": accuracy.tolerance, "reason": accuracy.reason},
+            "lawless": fields.attributes.get("lawless"),
             "laws": rows,
             "note": remark,
             "not_checked": unknown,
@@ -106,7 +119,9 @@ class Inspect(Common):
         for axis in document["axes"] if fields.mesh is None else []:
             unit = "" if axis["unit"] == "1" else f" {axis['unit']}"
             spacing = "" if axis["uniform"] else ", unequal spacings"
-            self.say(f"  axis        {axis['name']}: {axis['size']} {axis['kind']}, length {axis['length']:g}{unit}{spacing}")
+            start = f", from {axis['origin']:g}" if axis["origin"] else ""
+            more = f" ({axis['points']})" if axis["points"] else ""
+            self.say(f"  axis        {axis['name']}: {axis['size']} {axis['kind']}{more}{start}, length {axis['length']:g}{unit}{spacing}")
         if document["mesh"] is not None:
             mesh = document["mesh"]
             cells = "".join(f", {count} {kind} cells" for kind, count in mesh["cells"].items())
@@ -119,21 +134,29 @@ class Inspect(Common):
         for name, (low, high) in document["parameters"].items():
             self.say(f"  parameter   {name} {low:g}" + ("" if low == high else f" .. {high:g}"))
         for key in ("equation", "scheme", "source", "seed", "time", "boundaries", "notes"):
-            if fields.attributes.get(key) is not None:
+            if fields.attributes.get(key) not in (None, ""):
                 self.say(f"  {key:<11} {fields.attributes[key]}")
+        if document["equation"] is not None and document["equation"]["origin"] == "found":
+            found = document["equation"]
+            self.say(f"  equation    {found['text']}, found in the values: it leaves {found['misfit']:.0e} of their rate of change")
+        for row in document["integrals"]:
+            ends = [_span(row["first"])] + ([_span(row["last"])] if row["last"] != row["first"] and fields.grid.has_time else [])
+            self.say(f"  integral    {row['of']}: {' to '.join(ends)}")
         if document["note"]:
             self.say(f"  note        {document['note']}")
         rows = document["laws"]
         origins = list(dict.fromkeys(row["origin"] for row in rows))
-        said = f"a law holds up to {rows[0]['tolerance']:g} of its scale" if rows else "none that could be checked"
+        limit = document["tolerance"]
+        none = f"none holds: {document['lawless']}" if document["lawless"] else "none that could be checked"
+        own = [row for row in rows if row["tolerance"] == limit["value"]]
+        said = f"a law holds up to {limit['value']:.2g} of its scale: {limit['reason']}" if own or rows else none
         self.say(f"  laws        {said}")
         for origin in origins:
             self.say(f"    {origin}")
             for row in rows:
                 if row["origin"] == origin:
                     verdict = "holds" if row["holds"] else "does not hold"
-                    share = f"{row['relative']:.1e} of its scale"
-                    self.say(f"      {_title(row):<38} {verdict:<14} violation {row['violation']:.2e}, {share}")
+                    self.say(f"      {_title(row):<38} {verdict:<14} violation {row['violation']:.2e}, {_shares(row)}")
         for text in document["not_checked"]:
             self.say(f"    not checked: {text}")
         if "together" in document:
@@ -147,9 +170,32 @@ class Inspect(Common):
             self.say(f"    {row['law']} is implied by {', '.join(row['by'])}")
 
 
+def _other_reading(file: Path, format: str) -> list[dict[str, Any]]:
+    """The laws of another reading of a file, which says more of them."""
+    from pcfm.audit import audit
+
+    rows, _ = audit(open_fields(file, format, ()))
+    return [{**row, "origin": f"{row['origin']}, read as {format} (--format {format})"} for row in rows]
+
+
+def _shares(row: dict[str, Any]) -> str:
+    """How large a violation is beside what it could be."""
+    told = f"{row['relative']:.1e} of its scale"
+    if row.get("gradient"):
+        told += f"; rms {row['rms']:.2e}, {100 * row['rms'] / row['gradient']:.2g} % of the velocity gradient"
+    kept, total = row["rows"]
+    return told if kept == total else f"{told}, in {kept} of {total} rows that only valid values enter"
+
+
+def _span(ends: list[float]) -> str:
+    low, high = ends
+    return f"{low:.15g}" if low == high else f"{low:.6g} .. {high:.6g}"
+
+
 def _title(row: dict[str, Any]) -> str:
     """What a law is called in its line: as it was asked for, else its own name unless that is long."""
-    return str(row["law"] if row["origin"] == "asked for" or len(row["name"]) > 38 else row["name"])
+    shorter = len(row["name"]) <= max(38, len(row["law"]))
+    return str(row["name"] if row["origin"] != "asked for" and shorter else row["law"])
 
 
 def _kind(axis: Axis) -> str:
@@ -224,7 +270,8 @@ class Project(Common):
             "dtype": self.dtype,
             "tolerance": self.tolerance,
         }
-        lost = {"notes"} if "problem" in self.law and self.reference is None else {"notes", "problem_settings"}
+        stale = {"notes", "precision", "precision_reason"}  # of what was projected
+        lost = stale if "problem" in self.law and self.reference is None else {*stale, "problem_settings"}
         known = {key: value for key, value in fields.attributes.items() if key not in lost}
         attributes = {**known, "projected_on": list(self.law), "projected_from": self.file.name}
         kept = replace(fields, attributes=attributes, laws=standing(self.law, context))

@@ -97,7 +97,7 @@ FORMATS: dict[str, Format] = {
         _format(
             "diffusionpde",
             "diffusionpde",
-            ".mat with pairs thresh_a_data, thresh_p_data, .. or input, output; scaled pairs merge_*.npy",
+            ".mat with pairs thresh_a_data, thresh_p_data, .. or input, output; scaled pairs merge_*.npy; folder with v.npy: flows",
             "github.com/jhhuangchloe/DiffusionPDE",
         ),
         _format("apebench", "apebench", ".npy with the settings of a scenario beside it, .json", "github.com/Ceyron/apebench"),

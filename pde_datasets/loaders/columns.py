@@ -13,6 +13,7 @@ Names are those of the head where one of its last lines has as many words as the
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,7 @@ def load(path: Path) -> Fields:
         u=torch.from_numpy(np.ascontiguousarray(u))[None],
         grid=grid,
         channels=channels,
+        parameters=_numbers(text.head),
         roles={"velocity": velocity} if line is None and len(velocity) == dimensions else {},
         attributes={
             "format": "columns",
@@ -86,6 +88,12 @@ def load(path: Path) -> Fields:
         },
         mesh=mesh,
     )
+
+
+def _numbers(head: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The viscosity, where a line of the head says `viscosity = NUMBER`, as a parameter of the one sample."""
+    found = re.search(r"viscosity\s*=\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)", "\n".join(head), re.IGNORECASE)
+    return {} if found is None else {"viscosity": torch.tensor([float(found[1])], dtype=torch.float64)}
 
 
 def _line(words: tuple[str, ...], rows: NDArray[np.float64]) -> tuple[int, Axis, bool, str] | None:

@@ -13,6 +13,7 @@ axes are put on a grid, others on a cloud.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from constraints import Axis
 from pde_datasets.fields import Fields
 from pde_datasets.loaders.points import layout
 from pde_datasets.loaders.si import si
+from pde_datasets.loaders.sides import equations, sides
 from pde_datasets.loaders.text import beginning, decoded, table
 
 _COLUMN = re.compile(r"(?P<name>.+?)(?:\s+\((?P<unit>[^()]*)\))?(?:\s+@\s+(?P<values>.+))?")
@@ -86,6 +88,12 @@ def load(path: Path) -> Fields:
     u = place.place(values if moving else values[:, :, 0])
     notes = [place.reason, "Interpolated or nodal values of finite elements: discrete laws hold only to their accuracy."]
     velocity = tuple(name for name in ("u", "v", "w")[:dimension] if name in channels)
+    mesh = place.mesh
+    if mesh is not None:
+        there = sides(mesh.points.numpy(), [name.lower() for name in names[:dimension]])
+        known, measured = equations(mesh.points.numpy(), u, there, [channels.index(name) for name in velocity])
+        notes += measured
+        mesh = replace(mesh, equations=known, boundary={name: torch.from_numpy(where) for name, where in there.items()})
     return Fields(
         u=torch.from_numpy(np.ascontiguousarray(u)),
         grid=place.grid,
@@ -96,7 +104,7 @@ def load(path: Path) -> Fields:
         attributes={"format": "comsol", "path": path.name, "source": about.get("Version", "COMSOL"), "notes": " ".join(notes)}
         | {name: about[key] for name, key in (("model", "Model"), ("description", "Description")) if key in about}
         | ({"time": times[0]} if len(times) == 1 else {}),
-        mesh=place.mesh,
+        mesh=mesh,
     )
 
 

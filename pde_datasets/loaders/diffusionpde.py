@@ -1,4 +1,4 @@
-r"""The files of DiffusionPDE: MATLAB arrays of pairs, formats 5 and 7.3, and the scaled pairs of Darcy it trains on, `.npy`.
+r"""The files of DiffusionPDE: MATLAB arrays of pairs, formats 5 and 7.3; and, as `.npy`, scaled pairs of Darcy and flows about a cylinder.
 
 * Darcy, `thresh_a_data`, `thresh_p_data` (N, x, y), a in {12, 3}, and `lognorm_a_data`, `lognorm_p_data`: $-\nabla\cdot(a\nabla p) = 1$,
   solved on nodes and interpolated to centres of cells.
@@ -7,6 +7,8 @@ r"""The files of DiffusionPDE: MATLAB arrays of pairs, formats 5 and 7.3, and th
 * Burgers, `input` (N, x), `output` (N, t, x), $\nu = 0.01$, periodic on [0, 1), times up to 1.
 * A pair (x, y, 2), scaled to $0.2 a - 1.5$ and $115 p - 0.9$, in one `.npy` a sample, and folders of them, `merge_0.npy`, ..: known by
   their coefficient, which is 0.9 or -0.9 everywhere.
+* Bounded Navier-Stokes: a folder with `v.npy`, (N, x, y, t), the speed of flows about one body, or a folder of such folders `1`, `2`, ..,
+  each with a body of its own. Nothing else is stored; where the body is, the speed is 0 at all times.
 
 Source:
     Huang et al., DiffusionPDE: generative PDE-solving under partial observation, NeurIPS 2024; data under CC-BY-NC-SA 4.0.
@@ -24,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from constraints import Axis, Grid
-from pde_datasets.fields import Fields
+from pde_datasets.fields import Fields, join
 from pde_datasets.lazy import Lazy
 from pde_datasets.loaders.coordinates import filled
 from pde_datasets.loaders.files import shapes_of
@@ -56,10 +58,10 @@ _NOTES = {
 
 
 def recognises(path: Path) -> bool:
-    """Whether a MATLAB file has the arrays of a set, or a NumPy file, or a folder `merge_*.npy`, has scaled pairs of Darcy."""
+    """Whether a MATLAB file has the arrays of a set; a NumPy file, or a folder `merge_*.npy`, scaled pairs of Darcy; a folder, flows."""
     if path.is_dir():
         first = next(iter(_merged(path)), None)
-        return first is not None and _is_pair(first)
+        return _is_flow(path) if first is None else _is_pair(first)
     found = shapes(path)
     return _kind(found) is not None if found else _is_pair(path)
 
@@ -80,6 +82,25 @@ def _merged(folder: Path) -> list[Path]:
     return [entry for _, entry in sorted((int(match[1]), entry) for match, entry in numbered if match is not None)]
 
 
+def _flows(folder: Path) -> dict[int, Path]:
+    """The speeds in a folder, or those in its numbered folders, by their numbers."""
+    if (folder / "v.npy").is_file():
+        return {0: folder / "v.npy"}
+    return {int(e.name): e / "v.npy" for e in sorted(folder.iterdir()) if e.name.isdecimal() and (e / "v.npy").is_file()}
+
+
+def _is_flow(folder: Path) -> bool:
+    """Whether a folder holds speeds (N, x, y, t); a second component beside them is of other flows."""
+    first = next(iter(_flows(folder).values()), None)
+    if first is None or first.with_name("u.npy").exists() or not is_npy(first):
+        return False
+    try:
+        array = mapped(first)
+    except ValueError:
+        return False
+    return array.ndim == 4 and array.size > 0 and array.dtype.kind == "f"
+
+
 def _is_pair(path: Path) -> bool:
     """Whether a file is an array (x, y, 2) whose first values are the scaled 12 or 3; the first row is asked first."""
     try:
@@ -95,14 +116,14 @@ def load(path: Path) -> Fields:
     """The fields of a file or folder; what can be left there is, until it is indexed.
 
     Returns:
-        The pairs named in this module on (x, y), in physical values, or Burgers' `u` on (time, x).
+        The pairs named in this module on (x, y), in physical values, Burgers' `u` on (time, x), or `speed` on (time, x, y).
 
     Raises:
         ValueError: a truncated file, or arrays of other shapes.
     """
     found = shapes(path) if path.is_file() else {}
     if not found:
-        return _scaled(path)
+        return _bounded(path) if path.is_dir() and not _merged(path) else _scaled(path)
     values, kind = lazy_mat(path), _kind(found)
     names = ("input", "output") if kind == -1 else () if kind is None else _PAIRS[kind][0]
     if kind is None or not set(names) <= set(values):
@@ -163,3 +184,51 @@ def _scaled(path: Path) -> Fields:
     u = Lazy(read, (len(files), 2, nx, ny), torch.float64, path.name)
     notes = "Scaled pairs, turned back to physical values. " + _NOTES["cells"]
     return _fields(path, u, Grid(filled("x", nx), filled("y", ny)), ("coefficient", "pressure"), _PAIRS[0][2], notes)
+
+
+def _bounded(path: Path) -> Fields:
+    """Speeds about bodies, those of all bodies one after the other."""
+    flows = {number: _speed(path, file) for number, file in sorted(_flows(path).items())}
+    if not flows:
+        raise ValueError(f"{path.name}: diffusionpde expects v.npy, or folders 1, 2, .. with one each; there are none.")
+    first = next(iter(flows.values()))
+    if any(u.shape[1:] != first.shape[1:] or u.dtype != first.dtype for u in flows.values()):
+        kinds = {f"{tuple(u.shape[1:])} {str(u.dtype).removeprefix('torch.')}" for u in flows.values()}
+        raise ValueError(f"{path.name}: diffusionpde expects flows of one shape and type; got {', '.join(sorted(kinds))}.")
+    times, nx, ny = first.shape[2:]
+    grid = Grid(Axis("time", times, length=max(times - 1.0, 1.0)), filled("x", nx), filled("y", ny))
+    body = int((first[0, 0] == 0).all(0).sum())
+    notes = (
+        "Speeds of the flow about a body in a box; coordinates, times and viscosity are not stored: cells of the unit square, times are "
+    )
+    notes += f"numbers of frames. {body} points of the first flow are at rest at all times, which is where its body is."
+    several = len(flows) > 1 or 0 not in flows
+    parts = [
+        _fields(path, u, grid, ("speed",), "u_t + u.grad u = -grad p + nu lap u, div u = 0", notes, **_body(number, len(u), several))
+        for number, u in flows.items()
+    ]
+    return join(parts)
+
+
+def _body(number: int, count: int, several: bool) -> dict[str, Any]:
+    """Which body the flows are about, where there is more than one."""
+    return {"body": torch.full((count,), number)} if several else {}
+
+
+def _speed(path: Path, file: Path) -> Lazy:
+    """The array of a file, (N, 1, time, x, y)."""
+    array = mapped(file)
+    if array.ndim != 4 or not array.size or array.dtype.kind != "f":
+        raise ValueError(
+            f"{path.name}: diffusionpde expects numbers (N, x, y, t) in {file.relative_to(path)}, at least one of each; "
+            f"got {array.dtype} of shape {array.shape}."
+        )
+
+    def read(box: tuple[slice, ...]) -> NDArray[Any]:
+        samples, channels, times, x, y = box
+        values = np.array(array[samples, x, y, times])
+        return np.moveaxis(values, -1, 1)[:, None][:, channels]
+
+    samples, nx, ny, times = array.shape
+    dtype = torch.float32 if array.dtype.itemsize <= 4 else torch.float64
+    return Lazy(read, (samples, 1, times, nx, ny), dtype, path.name)

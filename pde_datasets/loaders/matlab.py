@@ -51,11 +51,16 @@ def load(path: Path) -> Fields:
     u = u[:, : seam.points]
     notes = [f"x is {seam.reason}."]
     channels: tuple[str, ...] = ("u",)
+    about: dict[str, object] = {}
+    if seam.points < len(x):
+        about["points_x"] = "the end point stored twice was dropped"
     parts = [u]
     if np.iscomplexobj(u):
         imaginary, scale = float(np.abs(u.imag).max()), float(np.abs(u).max())
         if imaginary <= _REAL * scale or scale == 0.0:
             parts = [u.real]
+            if imaginary:
+                about |= {"precision": imaginary / scale, "precision_reason": "the share of the imaginary part of a real solution"}
             notes.append(f"Stored as complex; an imaginary part of at most {imaginary:.1e} was dropped.")
         else:
             channels, parts = ("u_real", "u_imag"), [u.real, u.imag]
@@ -64,7 +69,7 @@ def load(path: Path) -> Fields:
         u=torch.from_numpy(np.ascontiguousarray(np.stack(parts)[None])),
         grid=Grid(Axis.at("time", time.tolist()), seam.axis),
         channels=channels,
-        attributes={"format": "matlab", "path": path.name, "notes": " ".join(notes)},
+        attributes={"format": "matlab", "path": path.name, "notes": " ".join(notes), **about},
     )
 
 

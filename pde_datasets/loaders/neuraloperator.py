@@ -89,7 +89,14 @@ def _burgers(path: Path, x: Tensor, y: Tensor, viscosity: Tensor | None) -> Fiel
             "path": path.name,
             "equation": "u_t + u u_x = viscosity u_xx",
             "source": "neuraloperator library; Li et al. 2021",
-            "notes": notes + ("" if exact else " The first time differs from the stored initial state x."),
+            "precision": 2e-3,
+            "precision_reason": "points are a subsample of a finer run",
+            "notes": notes
+            + (
+                " The first time is the stored initial state x, exactly."
+                if exact
+                else " The first time differs from the stored initial state x."
+            ),
         },
     )
 
@@ -103,6 +110,7 @@ def _darcy(path: Path, x: Tensor, y: Tensor) -> Fields:
             "format": "neuraloperator",
             "path": path.name,
             "source": "neuraloperator library; Li et al. 2021",
+            "lawless": "pairs of images, rescaled and subsampled, whose coefficient is a class and no value",
             "notes": (
                 "Pairs of images: no physical constraint holds. The pressure is rescaled and subsampled, the coefficient stored as a class "
                 "rather than a value, and pressure is not 0 on two of the edges. Grid not stored: the unit square is nominal."

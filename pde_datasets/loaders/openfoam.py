@@ -223,7 +223,8 @@ def load(path: Path) -> Fields:
     others = sorted({name for times in stored for name in times} - set(names))
     notes = [f"Values at cell centres of a mesh of {case.cells} cells and {len(case.owner)} faces.", _place(geometry)]
     notes += [f"Times differ in {', '.join(others)}: left out."] if others else []
-    notes += ["Fluxes on faces: open with format 'openfoam-flux'."] if any(find(f, "phi") for _, f in case.times) else []
+    fluxes = any(find(f, "phi") for _, f in case.times)
+    notes += ["Fluxes on faces: open with format 'openfoam-flux'."] if fluxes else []
     beside = {name: torch.from_numpy(np.unique(case.owner[faces])) for name, (kind, faces) in case.patches.items() if kind != "empty"}
     centres = np.empty((0, 3)) if geometry is None else geometry.cell_centres
     volume = {} if geometry is None else {"volume": torch.from_numpy(geometry.volumes)[None]}
@@ -234,7 +235,14 @@ def load(path: Path) -> Fields:
         units=tuple(unit(heads[name]) for name, _ in parts),
         parameters=case.viscosity() | volume,
         roles={"velocity": ("U_x", "U_y", "U_z")} if "U_x" in channels else {},
-        attributes={"format": "openfoam", "path": path.name, "source": "OpenFOAM", "notes": " ".join(notes)}
+        attributes={
+            "format": "openfoam",
+            "path": path.name,
+            "source": "OpenFOAM",
+            "boundaries": "; ".join(f"{name}: {_patches(stored[-1][name][0], case)}" for name in names),
+            "notes": " ".join(notes),
+        }
+        | ({"companion": "openfoam-flux"} if fluxes else {})
         | ({} if axis else {"time": case.times[0][0]}),
         mesh=Mesh(torch.from_numpy(centres), "cell", boundary=beside),
     )
@@ -243,6 +251,20 @@ def load(path: Path) -> Fields:
 def _time_axis(times: tuple[tuple[float, Path], ...]) -> Axis | None:
     """The axis of several times, None of one."""
     return Axis.at("time", [when for when, _ in times], unit="s") if len(times) > 1 else None
+
+
+def _patches(path: Path, case: Case) -> str:
+    """What a field does on each patch that carries values: its value where it is fixed and uniform, else the name of the condition."""
+    entries = Foam.read(path).dictionary().get("boundaryField")
+    told = []
+    for name, (kind, _) in case.patches.items():
+        entry = entries.get(name) if isinstance(entries, dict) else None
+        if kind == "empty" or not isinstance(entry, dict):
+            continue
+        condition, value = str(entry.get("type", "unknown")), str(entry.get("value", ""))
+        fixed = condition == "fixedValue" and value.startswith("uniform")
+        told.append(f"{name} {' '.join(value.removeprefix('uniform').split()) if fixed else condition}")
+    return ", ".join(told)
 
 
 def _place(geometry: Geometry | None) -> str:

@@ -74,7 +74,7 @@ def load(path: Path) -> Fields:
         grid=place.grid,
         channels=("u", "v", "valid"),
         units=(units[2], units[3], "1"),
-        roles={"velocity": ("u", "v")},
+        roles={"velocity": ("u", "v"), "valid": ("valid",)},
         attributes={
             "format": "piv",
             "path": path.name,

@@ -16,9 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from constraints import Axis, Grid
+from constraints.poisson import ENDS
 from pde_datasets.fields import Fields
 from pde_datasets.loaders.coordinates import filled
 from pde_datasets.loaders.hdf5 import holds, opened, plain
+from pde_datasets.loaders.pyro2_initial import initial_laws
 
 _ORDER = ("density", "height", "x-velocity", "y-velocity", "x-momentum", "y-momentum", "energy")
 """Channels that play a part in laws come first, components of a vector side by side; the others follow by name."""
@@ -78,6 +80,13 @@ def load(path: Path) -> Fields:
     grid = Grid(*(_axis(path, axis, settings, boundaries) for axis in ("x", "y")))
     numbers = {name: value for name, value in aux.items() if isinstance(value, (int, float))}
     roles = {role: names for role, names in _ROLES if set(names) <= set(channels)}
+    if str(root.get("solver", "")).startswith("diffusion"):
+        roles["density"] = channels[:1]
+    problem, time = str(root.get("problem", "")), float(root.get("time", 0.0))
+    laws = initial_laws(problem, runtime, time, grid, dict(zip(channels, values, strict=True)))
+    if set(channels) == {"f", "r", "v"} and len(set(boundaries.values())) == 1:
+        ends = set(boundaries["v"])
+        laws += tuple(f"poisson:unknown=v,source=f,ends={kind}" for kind in ENDS if ends <= {kind, "periodic"})
     u = np.stack(values)[None]
     return Fields(
         u=torch.from_numpy(np.ascontiguousarray(u)),
@@ -85,7 +94,10 @@ def load(path: Path) -> Fields:
         channels=channels,
         parameters={name: torch.tensor([value], dtype=torch.float64) for name, value in numbers.items()},
         roles=roles,
-        attributes={"format": "pyro2", "path": path.name} | _about(root, runtime, channels, boundaries),
+        laws=laws,
+        attributes={"format": "pyro2", "path": path.name}
+        | {f"points_{axis.name}": "centres of cells" for axis in grid.axes if axis.periodic}
+        | _about(root, runtime, channels, boundaries),
     )
 
 

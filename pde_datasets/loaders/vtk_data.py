@@ -15,6 +15,8 @@ from constraints import Axis, Grid
 from pde_datasets.fields import Fields
 from pde_datasets.mesh import Mesh, on_mesh
 
+PERIODIC = "periodic"
+"""Array of the field data of an image, three numbers, that says along which axes the last point is followed by the first; our own."""
 _VELOCITY = re.compile(r"U|velocity", re.IGNORECASE)
 
 
@@ -25,6 +27,7 @@ class Dataset:
     Attributes:
         points: coordinates, (P, 3), none where there are axes.
         axes: coordinates along x, y, z, of points; None for scattered points.
+        periodic: for each axis, whether its last point is followed by the first.
         cells: kind and corners of each group of cells, the groups one after the other.
         order: the position in the file of each of these cells.
         point_data, cell_data: arrays (n, components) by name.
@@ -32,6 +35,7 @@ class Dataset:
 
     points: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 3)))
     axes: list[NDArray[np.float64]] | None = None
+    periodic: tuple[bool, ...] = (False, False, False)
     cells: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     order: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     point_data: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -59,7 +63,7 @@ def fields_of(path: Path, data: Dataset) -> Fields:
     notes += [f"Not read, values of cells: {', '.join(others)}."] if others else []
     if data.axes is not None:
         kept = [i for i, axis in enumerate(data.axes) if len(axis) > 1]
-        grid = Grid(*(_axis("xyz"[i], data.axes[i], location == "cell") for i in kept)) if kept else None
+        grid = Grid(*(_axis("xyz"[i], data.axes[i], location == "cell", data.periodic[i]) for i in kept)) if kept else None
         if grid is None:
             raise ValueError(f"{path.name}: vtk expects a grid of more than one point.")
         u = u.reshape(len(u), *grid.shape[::-1]).transpose(0, *range(len(kept), 0, -1))
@@ -83,9 +87,11 @@ def _mesh(data: Dataset, location: str) -> Mesh:
     return Mesh(torch.from_numpy(data.points), location, cells={kind: torch.from_numpy(corners) for kind, corners in data.cells.items()})
 
 
-def _axis(name: str, positions: NDArray[np.float64], cells: bool) -> Axis:
+def _axis(name: str, positions: NDArray[np.float64], cells: bool, periodic: bool) -> Axis:
     """The axis of points, or that of the cells between them."""
     axis = Axis.at(name, positions.tolist())
+    if periodic and not cells and axis.uniform:
+        return Axis(name, axis.points, length=axis.points * axis.spacing, origin=axis.origin, periodic=True)
     if not cells:
         return axis
     if not axis.uniform:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pde_datasets.loaders.files import damaged
 from pde_datasets.loaders.limits import check_shape
-from pde_datasets.loaders.vtk_data import Dataset
+from pde_datasets.loaders.vtk_data import PERIODIC, Dataset
 
 _TYPES = {
     f"{kind}{bits}": f"{letter}{bits // 8}" for kind, letter in (("Int", "i"), ("UInt", "u"), ("Float", "f")) for bits in (8, 16, 32, 64)
@@ -159,7 +159,9 @@ class _File:
             [float(w) for w in self.body.get(key, default).split()] for key, default in (("Origin", "0 0 0"), ("Spacing", "1 1 1"))
         )
         places = zip(origin, spacing, extent[::2], counts, strict=True)
-        return Dataset(axes=[(o + s * np.arange(a, a + n)).astype(np.float64) for o, s, a, n in places])
+        said = self.body.find(f"FieldData/DataArray[@Name='{PERIODIC}']")
+        periodic = (False,) * 3 if said is None else tuple(bool(flag) for flag in self._array(said, 3)[:, 0])
+        return Dataset(axes=[(o + s * np.arange(a, a + n)).astype(np.float64) for o, s, a, n in places], periodic=periodic)
 
     def _rectilinear(self, piece: ElementTree.Element) -> Dataset:
         return Dataset(axes=[self._flat(element).astype(np.float64) for element in piece.findall("Coordinates/DataArray")])
