@@ -9,11 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pcfm.experiment import load, wrap
     from pcfm.flow import Flow
     from pcfm.generation import Samples, sample
+    from pcfm.shelf import load, wrap
 
-_HOME = {"load": "experiment", "wrap": "experiment", "Flow": "flow", "Samples": "generation", "sample": "generation"}
+_HOME = {"load": "shelf", "wrap": "shelf", "Flow": "flow", "Samples": "generation", "sample": "generation"}
 
 __all__ = ["Flow", "Samples", "load", "sample", "wrap"]
 __version__ = "0.1.0"

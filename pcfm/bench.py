@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from pcfm.bench_samples import Bar, Drawn, Silent, draw, reason, suits
-from pcfm.experiment import MODELS, fit, load, read_experiment, shipped
+from pcfm.configuration import read_experiment
+from pcfm.experiment import fit
 from pcfm.flow import Flow
 from pcfm.methods import METHODS, options, parse
 from pcfm.metrics import measure
@@ -27,6 +28,7 @@ from pcfm.metrics.memory import watch_memory
 from pcfm.report import Record
 from pcfm.report.record import plain
 from pcfm.scores import TRUTH, Judge, Row, number, over_seeds
+from pcfm.shelf import MODELS, load, shipped
 from pcfm.suites import Entry, Size, Suite
 from pde_datasets import Fields, Problem
 from pde_datasets.production import produce

@@ -12,8 +12,7 @@ from torch import Tensor
 from constraints import Constraint
 from pcfm.flow import Flow
 from pcfm.generation import Samples, sample
-from pcfm.methods import Setting, build
-from pcfm.samplers import Euler
+from pcfm.methods import Setting, build, carrier
 
 
 class Bar(Protocol):
@@ -73,12 +72,12 @@ def suits(method: str, flow: Flow, law: Constraint | None) -> None:
     Raises:
         ValueError: it cannot, since it asks for an inequality, say, or for an equality.
     """
-    velocity = flow.velocity()
+    base, velocity = carrier(flow, method, None)(flow.given())
 
     def none(shape: tuple[int, ...] = ()) -> Tensor:
         return torch.empty(0, *shape)
 
-    build(method, Setting(Euler(velocity), velocity, flow.path, law, none, flow.source, none))
+    build(method, Setting(base, velocity, flow.path, law, none, flow.source, none))
 
 
 def draw(

@@ -66,7 +66,9 @@ within equal conditions only."""
 
 @dataclass(frozen=True)
 class OptimalTransport(Coupling):
-    r"""The permutation of $x_0$ with the least $\sum_i \|x_0^{\pi(i)} - x_1^i\|^2$, exactly.
+    r"""The permutation of the noise of a batch that is nearest to its data, exactly.
+
+    It minimises $\sum_i \|x_0^{\pi(i)} - x_1^i\|^2$.
 
     With conditions: each $x_0$ is first given the condition it came with, that of the $x_1$ in its place, and
     $w\,\|c_{\pi(i)} - c_i\|^2$ joins the cost, w large for pairs that hardly exchange conditions.
@@ -107,7 +109,9 @@ class OptimalTransport(Coupling):
 
 @dataclass(frozen=True)
 class EntropicTransport(Coupling):
-    r"""Pairs drawn from the plan that minimises $\langle P, C\rangle + \varepsilon\,\mathrm{KL}(P)$, C squared distances.
+    r"""Pairs drawn from the transport plan with entropy.
+
+    It minimises $\langle P, C\rangle + \varepsilon\,\mathrm{KL}(P)$, C squared distances.
 
     Each $x_1$ keeps its place and is given an $x_0$ drawn from its column of the plan.
 
@@ -143,7 +147,9 @@ class EntropicTransport(Coupling):
 
 @dataclass(frozen=True)
 class UnbalancedTransport(Coupling):
-    r"""Pairs drawn from a plan that may leave mass out: $\langle P, C\rangle + \varepsilon\,\mathrm{KL}(P) + \rho\,(\mathrm{KL}$ of both
+    r"""Pairs drawn from a transport plan that may leave mass out.
+
+    It minimises $\langle P, C\rangle + \varepsilon\,\mathrm{KL}(P) + \rho\,(\mathrm{KL}$ of both
     marginals$)$.
 
     Data far from all noise are drawn less often: robust to outliers, and biased by design. Conditions follow their data.

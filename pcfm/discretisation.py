@@ -15,7 +15,7 @@ from torch import Tensor
 from constraints import Constraint
 from pcfm.flow import Flow
 from pcfm.generation import Samples, sample
-from pcfm.methods import METHODS, SOLVERS, parse
+from pcfm.methods import METHODS, SOLVERS, jumping, parse, usual_steps
 
 _OF_THE_RULE = ("unconstrained", "project-end")
 """Methods whose order is that of their solver."""
@@ -63,15 +63,16 @@ def discretisation_error(
         settings: the others of `pcfm.sample` by which they were drawn.
 
     Returns:
-        None where it is not known: of methods that draw fresh noise, of adaptive solvers, which have a tolerance instead, and where all of
-        these samples failed.
+        None where it is not known: of methods that draw fresh noise, of adaptive solvers, which have a tolerance instead, of flow maps,
+        whose jumps are as good as they have been learnt, and where all of these samples failed.
 
     Raises:
         ValueError: a number of samples that there are not.
     """
     if not 1 <= count <= len(drawn.u):
         raise ValueError(f"an estimate expects 1 to {len(drawn.u)} samples to repeat; got {count}.")
-    order = _order(settings.get("method"), law, settings.get("solver", "euler"))
+    method, solver = settings.get("method") or ("unconstrained" if law is None else "pcfm-consistent"), settings.get("solver")
+    order = None if jumping(flow, method, solver) else _order(method, solver)
     if drawn.noise_draws or order is None:
         return None
     fine = sample(
@@ -79,7 +80,7 @@ def discretisation_error(
         count,
         law=None if law is None else law.take(slice(0, count)),
         condition=None if condition is None else condition[:count],
-        **{**settings, "steps": 2 * settings.get("steps", 50)},
+        **{**settings, "steps": 2 * (settings.get("steps") or usual_steps(flow, method, solver))},
     )
     sound = ~(fine.failed | drawn.failed[:count])
     if not sound.any():
@@ -92,9 +93,9 @@ def discretisation_error(
     return DiscretisationError(int(sound.sum()), float(relative), tuple(per_channel.tolist()), order, fine.network_calls)
 
 
-def _order(method: str | None, law: Constraint | None, solver: str) -> int | None:
-    name = parse(method)[0] if method else ("unconstrained" if law is None else "pcfm-consistent")
-    return SOLVERS[solver].order if name in _OF_THE_RULE else METHODS[name].order
+def _order(method: str, solver: str | None) -> int | None:
+    name = parse(method)[0]
+    return SOLVERS[solver or "euler"].order if name in _OF_THE_RULE else METHODS[name].order
 
 
 def line(error: DiscretisationError) -> str:

@@ -6,7 +6,8 @@ The velocity is set against two stand-ins for the right one, each with what it c
 * the velocity of the held-out fields themselves (`EmpiricalVelocity`), up to the time from which fewer than five of them have weight:
   beyond, it is that of a memory. Of large fields that is early.
 
-Each is carried to the end of the trajectory to first order. Values are in standard deviations of the data.
+Each is carried to the end of the trajectory to first order. How straight the trajectories are says how few steps they need; the jumps of a
+flow map are set against its own velocity. Values are in standard deviations of the data.
 
 Source:
     After Zhou & Liu, ICML 2025, PMLR 267:78903, who prove the parts to be these.
@@ -26,6 +27,7 @@ from pcfm.flow import Flow
 from pcfm.generation import sample
 from pcfm.path import AffinePath
 from pcfm.report import Column
+from pcfm.straightness import straightness
 from pcfm.velocity import Velocity
 from pde_datasets import Fields
 
@@ -43,6 +45,9 @@ _EFFECTIVE = 5.0
 
 _TOLERANCE = 0.01
 """Error of the steps that steps are recommended for, in standard deviations of the data."""
+
+_FEW = (1, 2, 4)
+"""Numbers of jumps of flow maps."""
 
 _NODES = 33
 """Times of a trajectory."""
@@ -68,7 +73,7 @@ def error_report(
         seed: of their noise.
 
     Raises:
-        ValueError: no flow, one with a condition, flows of different grids or sources, or fields that do not fit.
+        ValueError: no flow, one with a condition or without a velocity, flows of different grids or sources, or fields that do not fit.
     """
     if not flows:
         raise ValueError("an error report expects at least one flow.")
@@ -76,6 +81,7 @@ def error_report(
     for flow in flows:
         if flow.condition != "none":
             raise ValueError("an error report expects a flow without a condition; this one was trained with one.")
+        flow.velocity()
         if flow.grid.shape != reference.grid.shape or len(flow.channels) != len(reference.channels):
             raise ValueError(
                 f"an error report expects fields on the flow's grid, ({', '.join(flow.grid.names)}) of {flow.grid.shape}; "
@@ -86,6 +92,8 @@ def error_report(
     rows = _steps(first, steps, solver, count, seed)
     streams = [torch.Generator().manual_seed(seed * 1_000_003 + i) for i in range(count)]
     x0 = first.source.sample(streams, torch.float64)
+    rows += _jumps(first, count, seed)
+    rows.append(_straight(first, x0))
     if len(flows) > 1:
         rows.append(_ensemble(flows, x0))
     rows.append(_held_out(first, reference, x0))
@@ -102,6 +110,28 @@ def _steps(flow: Flow, steps: Sequence[int], solver: str, count: int, seed: int)
         note = f"{found.recommended(number, _TOLERANCE)} steps for {_TOLERANCE}"
         rows.append({"part": "steps", "setting": f"{solver}, {number} steps", "value": found.relative, "end": found.relative, "note": note})
     return rows
+
+
+def _jumps(flow: Flow, count: int, seed: int) -> list[dict[str, Any]]:
+    """Few jumps of a flow map against a fine solve of its own velocity; nothing of a velocity."""
+    if flow.objective is None:
+        return []
+    rows, fine = [], sample(flow, count, steps=_NODES, solver="rk4", seed=seed)
+    for number in _FEW:
+        if len(flow.objective.jumps(0.0, 1 / number)) == 1:
+            few = sample(flow, count, steps=number, seed=seed)
+            sound = ~(few.failed | fine.failed)
+            value = float((flow.units.normalise(few.u[sound]) - flow.units.normalise(fine.u[sound])).square().mean().sqrt())
+            setting = f"{number} jump{'s' if number > 1 else ''}"
+            rows.append({"part": "jumps", "setting": setting, "value": value, "end": value, "note": "from its own velocity, solved finely"})
+    return rows
+
+
+def _straight(flow: Flow, x0: Tensor) -> dict[str, Any]:
+    """One Euler step against a fine solve, and how straight the trajectories are on which that depends."""
+    found = straightness(flow.velocity(), flow.path.start(x0))
+    row = {"part": "straightness", "setting": "one euler step", "value": found.one_step, "end": found.one_step, "bend": found.relative}
+    return row | {"note": f"trajectories deviate from their chords by {found.relative:.2g} of the squared distance; 0 is straight"}
 
 
 def _ensemble(flows: Sequence[Flow], x0: Tensor) -> dict[str, Any]:

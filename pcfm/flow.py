@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from constraints import Axis, Grid, Units
+from pcfm.flow_map import FlowMapObjective
 from pcfm.path import Path
 from pcfm.source import Source
-from pcfm.velocity import NetworkVelocity
+from pcfm.velocity import TWO_TIMES, NetworkVelocity
 
 FORMAT = "pcfm-flow"
 _DESCRIBED: dict[str, type | tuple[type, ...]] = {
@@ -38,7 +39,7 @@ VERSION = 1
 
 @dataclass
 class Flow:
-    """A velocity network with the path, source, grid and units it belongs to.
+    """A network, a velocity or a flow map, with the path, source, grid and units it belongs to.
 
     Attributes:
         network: the network, on normalised fields.
@@ -54,7 +55,11 @@ class Flow:
         call: how the network takes its input.
         time_scale: factor on flow time before the network sees it.
         independent: whether it was trained on noise that is independent of the data, so that scores follow from velocities.
+        objective: of a flow map what it has been trained by, which says what jumps it has learnt; None of a velocity.
         card: data, training, licence: plain values.
+
+    Raises:
+        ValueError: a network of two times without an objective, or of one with it.
     """
 
     network: nn.Module
@@ -70,10 +75,28 @@ class Flow:
     call: str = "x,t,condition"
     time_scale: float = 1.0
     independent: bool = True
+    objective: FlowMapObjective | None = None
     card: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if (self.call in TWO_TIMES) != (self.objective is not None):
+            raise ValueError(
+                f"a flow map expects a call of two times ({' or '.join(TWO_TIMES)}) and the objective it was trained by, "
+                f"a velocity neither; got call '{self.call}' and objective {self.objective}."
+            )
+
     def velocity(self, condition: Tensor | None = None) -> NetworkVelocity:
-        """The network as a velocity, in evaluation mode, for samples with these conditions.
+        """The velocity of the flow, for samples with these conditions.
+
+        Raises:
+            ValueError: the flow was trained with a condition and gets none, or the other way round; a flow map that has not learnt it.
+        """
+        if self.objective is not None and not self.objective.follows:
+            raise ValueError(f"the velocity of a flow is asked for; this flow map has learnt {self.objective.learnt()} and no velocity.")
+        return self.given(condition)
+
+    def given(self, condition: Tensor | None = None) -> NetworkVelocity:
+        """The network in evaluation mode, a velocity or the average velocity of a flow map, for samples with these conditions.
 
         Raises:
             ValueError: the flow was trained with a condition and gets none, or the other way round.

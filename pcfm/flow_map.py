@@ -10,8 +10,9 @@ It is the map of the flow with velocity v if and only if one of these holds for 
 * Lagrangian: $\partial_t X_{r,t}(x) = v_t(X_{r,t}(x))$;
 * semigroup: $X_{m,t}(X_{r,m}(x)) = X_{r,t}(x)$.
 
-Each is an objective; what stands on the other side than the map that learns is held fixed. Laws enter as with any sampler: between jumps
-the endpoint that the map gives is projected.
+Each is an objective; what stands on the other side than the map that learns is held fixed. Some objectives teach all jumps, some those of
+a grid of times only: of which others are made, by the semigroup property (`LearntMap`). Laws enter as with any sampler: between jumps the
+endpoint that the map gives is projected.
 
 Source:
     Boffi, Albergo & Vanden-Eijnden, How to build a consistency model: learning flow maps via self-distillation, arXiv:2505.18825.
@@ -67,16 +68,78 @@ class FlowMap:
 Teacher = Velocity | FlowMap
 
 
+class LearntMap(FlowMap):
+    r"""A map that is asked for what it has learnt only; other jumps are made of those, $X_{m,t}(X_{r,m}(x)) = X_{r,t}(x)$.
+
+    Times are scalars, the same for all samples.
+
+    Arguments:
+        average: $u_{r,t}(x)$.
+        objective: what it has been trained by.
+    """
+
+    def __init__(self, average: Average, objective: FlowMapObjective) -> None:
+        super().__init__(average)
+        self.objective = objective
+
+    def _way_out(self) -> str:
+        return f"Take {self.objective.fewest} uniform step{'s' if self.objective.fewest > 1 else ''}."
+
+    def jump(self, x: Tensor, r: Tensor, t: Tensor) -> Tensor:
+        """$X_{r,t}(x)$ in one call.
+
+        Raises:
+            ValueError: a jump that it has not learnt.
+        """
+        if len(self.objective.jumps(float(r), float(t))) != 1:
+            raise ValueError(
+                f"this flow map has learnt {self.objective.learnt()}; a jump from t = {float(r):.4g} to {float(t):.4g} is none of them. "
+                f"{self._way_out()} Samplers that go by endpoints, such as pcfm, take more."
+            )
+        return super().__call__(x, r, t)
+
+    def __call__(self, x: Tensor, r: Tensor, t: Tensor) -> Tensor:
+        """$X_{r,t}(x)$ in as few calls as it has learnt.
+
+        Raises:
+            ValueError: no jumps that it has learnt lead from r to t.
+        """
+        route = self.objective.jumps(float(r), float(t))
+        if not route:
+            raise ValueError(
+                f"this flow map has learnt {self.objective.learnt()}; none of them lead from t = {float(r):.4g} to {float(t):.4g}. "
+                + self._way_out()
+            )
+        for stop in (*(torch.as_tensor(time).to(t) for time in route[:-1]), t):
+            x, r = super().__call__(x, r, stop), stop
+        return x
+
+
 class FlowMapObjective(ABC):
     """How far a map is from that of the flow of some pairs.
 
     Attributes:
         distils: whether it learns from a teacher.
+        follows: whether it teaches the velocity of the flow too, $u_{t,t}$.
         reference: paper.
     """
 
     distils: ClassVar[bool] = False
+    follows: ClassVar[bool] = True
     reference: ClassVar[str] = ""
+
+    def jumps(self, r: float, t: float) -> tuple[float, ...]:
+        """Where the fewest jumps that it teaches end on the way from r to t, t the last; none if none lead there."""
+        return (t,) if r < t else ()
+
+    def learnt(self) -> str:
+        """In words, the jumps that it teaches."""
+        return "jumps between any two times, forward"
+
+    @property
+    def fewest(self) -> int:
+        """Jumps from noise to data."""
+        return len(self.jumps(0.0, 1.0))
 
     @abstractmethod
     def __call__(
@@ -108,6 +171,12 @@ def _chosen(count: int, share: float, generator: torch.Generator, like: Tensor) 
 
 def _square(x: Tensor) -> Tensor:
     return x.square().flatten(1).mean(1)
+
+
+def _place(t: float, parts: int) -> int | None:
+    """Which of the times 0, 1/parts, ..., 1 a time is, None if it is none, up to single precision."""
+    place = round(t * parts)
+    return place if abs(t * parts - place) < 1e-4 else None
 
 
 def _share(name: str, value: float) -> None:
@@ -209,6 +278,20 @@ class Shortcut(FlowMapObjective):
         if self.levels < 1:
             raise ValueError(f"a shortcut model expects at least one level; got {self.levels}.")
 
+    def jumps(self, r: float, t: float) -> tuple[float, ...]:
+        finest = 2 ** (self.levels - 1)
+        place, end, route = _place(r, finest), _place(t, finest), []
+        while place is not None and end is not None and place < end:
+            longest = place & -place or finest  # the largest power of two that divides it
+            while longest > end - place:
+                longest //= 2
+            place += longest
+            route.append(place / finest)
+        return tuple(route)
+
+    def learnt(self) -> str:
+        return f"jumps of 1, 1/2, ..., 1/{2 ** (self.levels - 1)} from multiples of their length" if self.levels > 1 else "one jump"
+
     def __call__(
         self, student: FlowMap, average: FlowMap, path: Path, x0: Tensor, x1: Tensor, generator: torch.Generator, teacher: Teacher | None
     ) -> Tensor:
@@ -263,6 +346,7 @@ class Progressive(FlowMapObjective):
     """
 
     distils: ClassVar[bool] = True
+    follows: ClassVar[bool] = False
     reference: ClassVar[str] = "Salimans & Ho, ICLR 2022"
 
     steps: int = 4
@@ -270,6 +354,13 @@ class Progressive(FlowMapObjective):
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"progressive distillation expects at least one step; got {self.steps}.")
+
+    def jumps(self, r: float, t: float) -> tuple[float, ...]:
+        place, end = _place(r, self.steps), _place(t, self.steps)
+        return () if place is None or end is None else tuple(i / self.steps for i in range(place + 1, end + 1))
+
+    def learnt(self) -> str:
+        return "one jump" if self.steps == 1 else f"jumps of 1/{self.steps}"
 
     def __call__(
         self, student: FlowMap, average: FlowMap, path: Path, x0: Tensor, x1: Tensor, generator: torch.Generator, teacher: Teacher | None
@@ -302,6 +393,7 @@ class Consistency(FlowMapObjective):
     """
 
     distils: ClassVar[bool] = True
+    follows: ClassVar[bool] = False
     reference: ClassVar[str] = "Song et al., ICML 2023; Wang et al., NeurIPS 2024"
 
     phases: int = 1
@@ -310,6 +402,14 @@ class Consistency(FlowMapObjective):
     def __post_init__(self) -> None:
         if self.phases < 1 or self.bins < self.phases or self.bins % self.phases:
             raise ValueError(f"consistency distillation expects bins to be a multiple of phases; got {self.bins} and {self.phases}.")
+
+    def jumps(self, r: float, t: float) -> tuple[float, ...]:
+        place, end = _place(r, self.phases), _place(t, self.phases)
+        phase = int(r * self.phases) if place is None else place
+        return () if end is None else tuple(i / self.phases for i in range(phase + 1, end + 1))
+
+    def learnt(self) -> str:
+        return "jumps to the data" if self.phases == 1 else f"jumps to the next of {self.phases} equal parts of [0, 1]"
 
     def __call__(
         self, student: FlowMap, average: FlowMap, path: Path, x0: Tensor, x1: Tensor, generator: torch.Generator, teacher: Teacher | None

@@ -15,7 +15,7 @@ from constraints import Constraint, project, rescaled
 from constraints.projection import TOLERANCE
 from pcfm.flow import Flow
 from pcfm.guard import Guard, size
-from pcfm.methods import METHODS, Setting, build, parse, solver_on, time_grid
+from pcfm.methods import METHODS, Setting, build, carrier, parse, time_grid, usual_steps
 from pcfm.path import broadcast
 from pcfm.samplers import Sampler
 from pcfm.velocity import GuardedVelocity
@@ -114,8 +114,8 @@ def sample(
     *,
     law: Constraint | None = None,
     method: str | None = None,
-    steps: int = 50,
-    solver: str = "euler",
+    steps: int | None = None,
+    solver: str | None = None,
     spacing: str = "uniform",
     seed: int = 0,
     start: int = 0,
@@ -136,8 +136,8 @@ def sample(
         law: a law on physical fields, with per-sample targets if they differ: (count, ...).
         method: one of `METHODS`, with options as NAME:key=value,key=value; "pcfm-consistent" with a law and "unconstrained" without
             by default.
-        steps: flow steps.
-        solver: one of `pcfm.methods.SOLVERS`, for methods that integrate the flow itself.
+        steps: flow steps; 50 by default, of a flow map the fewest that it has learnt.
+        solver: one of `pcfm.methods.SOLVERS`, for methods that integrate the flow itself; Euler's rule by default, the jumps of a flow map.
         spacing: of the flow times of the steps, one of `pcfm.samplers.times.TIMES`, with options as NAME:key=value,key=value.
         seed: of the noise.
         start: index of the first sample.
@@ -148,8 +148,8 @@ def sample(
         within: called with the share of a batch that is done, after each step of a trajectory or of a search.
 
     Raises:
-        ValueError: an unknown method or solver, one that would change nothing, a law without a method for it or the reverse, or a law
-            that does not fit the fields.
+        ValueError: an unknown method or solver, one that would change nothing, a law without a method for it or the reverse, a law
+            that does not fit the fields, or jumps or a velocity that a flow map has not learnt.
     """
     method = method or ("unconstrained" if law is None else "pcfm-consistent")
     chosen = METHODS[parse(method)[0]]
@@ -159,12 +159,13 @@ def sample(
         raise ValueError(
             f"method '{method}' takes no law. Use 'pcfm-consistent' or another that does (pcfm list methods), or drop the law."
         )
+    steps = usual_steps(flow, method, solver) if steps is None else steps
     if steps < 1 or count < 1:
         raise ValueError(f"sampling expects at least one step and one sample; got {steps} and {count}.")
     for leaf in [] if law is None else law.leaves():
         if leaf.samples not in (1, count):
             raise ValueError(f"law '{leaf.name}' has targets for {leaf.samples} samples; {count} are asked for.")
-    base = solver_on(solver, flow.path)
+    carried = carrier(flow, method, solver)
     times = time_grid(spacing, steps, dtype)
     result = Samples(torch.empty(0))
     parts: list[Tensor] = []
@@ -177,19 +178,19 @@ def sample(
         streams = [_generator(seed, start + i) for i in range(here.start, here.stop)]
         x0 = flow.source.sample(streams, dtype)
         given = None if condition is None else condition[here]
-        network, alone = flow.velocity(given), base(flow.velocity(given))
+        network, alone = flow.given(given), carried(flow.given(given))[0]
         local = None if law is None else law.take(here)
         normalised = None if local is None else rescaled(local, flow.units)
         guard = Guard(x0, flow.path, steps, partial(_reach, flow, alone, normalised, x0, times), within)
         velocity = GuardedVelocity(network, guard)
         noise, white = Counted(partial(flow.source.sample, streams, dtype)), Counted(partial(_normals, streams, dtype))
-        sampler = build(method, Setting(base(velocity), velocity, flow.path, normalised, noise, flow.source, white))
+        sampler = build(method, Setting(*carried(velocity), flow.path, normalised, noise, flow.source, white))
         if sampler.scores() and not flow.independent:
             raise ValueError(
                 f"method '{method}' takes scores from velocities, and expects a model trained on noise independent of the data; the "
                 "coupling of this one makes them depend on each other. Use a method that integrates the flow, or coupling.kind=independent."
             )
-        if solver != "euler" and "solver" in (idle := sampler.idle()):
+        if solver not in (None, "euler") and "solver" in (idle := sampler.idle()):
             raise ValueError(f"solver '{solver}' changes nothing in method '{method}': {idle['solver']}. Leave it out.")
         x, before, projection = sampler.sample(x0, times, guard)
         for end in (x,) if before is None else (before, x):

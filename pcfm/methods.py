@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from constraints import Constraint
+from pcfm.flow import Flow
+from pcfm.flow_map import Average, LearntMap
 from pcfm.naming import lookup, options_from
 from pcfm.path import Path
 from pcfm.samplers import (
@@ -35,8 +37,10 @@ from pcfm.samplers import (
     Fehlberg2,
     Flower,
     GuidedFlow,
+    Heading,
     Heun,
     Heun3,
+    Jump,
     Midpoint,
     PosteriorFlow,
     PredictProjectRenoise,
@@ -56,7 +60,7 @@ from pcfm.samplers import (
 )
 from pcfm.samplers.times import TIMES
 from pcfm.source import Source
-from pcfm.velocity import Velocity
+from pcfm.velocity import GuardedVelocity, NetworkVelocity, Velocity
 
 SOLVERS: dict[str, type[Sampler]] = {
     "euler": Euler,
@@ -152,6 +156,64 @@ def solver_on(name: str, path: Path) -> Callable[[Velocity], Sampler]:
     """
     kind: Any = lookup("solver", name, SOLVERS)
     return partial(kind, path=path) if "path" in {f.name for f in fields(kind)} else kind
+
+
+def jumps(kind: type[Sampler]) -> bool:
+    """Whether a method goes by the jumps and endpoints of a flow map: all but those that ask for the velocity of the flow itself."""
+    return kind.ahead or "velocity" not in {f.name for f in fields(kind)}  # type: ignore[arg-type]
+
+
+def jumping(flow: Flow, method: str, solver: str | None) -> bool:
+    """Whether a flow is sampled by the jumps of its map.
+
+    Raises:
+        ValueError: an unknown method or option.
+    """
+    return flow.objective is not None and solver is None and jumps(METHODS[parse(method)[0]])
+
+
+STEPS = 50
+"""Flow steps of a velocity unless told."""
+
+
+def usual_steps(flow: Flow, method: str, solver: str | None) -> int:
+    """The flow steps of a method unless told: of a flow map the fewest that it has learnt.
+
+    Raises:
+        ValueError: an unknown method or option.
+    """
+    return flow.objective.fewest if flow.objective is not None and jumping(flow, method, solver) else STEPS
+
+
+def carrier(flow: Flow, method: str, solver: str | None) -> Callable[[NetworkVelocity | GuardedVelocity], tuple[Sampler, Velocity]]:
+    """What makes of a flow's network that by which a method goes: its base and its velocity.
+
+    Of a flow map they are jumps and endpoints, unless the method asks for the velocity of the flow itself or a solver is named.
+
+    Arguments:
+        flow: what is sampled.
+        method: one of `METHODS`, with options.
+        solver: one of `SOLVERS`; Euler's rule by default, or the jumps of a flow map.
+
+    Raises:
+        ValueError: an unknown method or solver, or one that asks for the velocity of a flow map that has not learnt it.
+    """
+    learnt, rule = flow.objective, solver_on(solver or "euler", flow.path)
+    if learnt is None or not jumping(flow, method, solver):
+        if learnt is not None and not learnt.follows:
+            asking = f"method '{method}'" if solver is None else f"solver '{solver}'"
+            others = ", ".join(name for name, kind in METHODS.items() if jumps(kind))
+            raise ValueError(
+                f"{asking} follows the velocity of the flow; this flow map has learnt {learnt.learnt()} and no velocity. "
+                f"Name no solver, and one of the methods that jump: {others}."
+            )
+        return lambda velocity: (rule(velocity), velocity)
+
+    def carried(average: Average) -> tuple[Sampler, Velocity]:
+        flow_map = LearntMap(average, learnt)
+        return Jump(flow_map), Heading(flow_map, flow.path)
+
+    return carried
 
 
 def time_grid(text: str, steps: int, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -1,7 +1,10 @@
-r"""The flow-matching objective $\mathrm E\,w(t)\,\|v_\theta(x_t, t) - \dot x_t\|^2$: which times are drawn, and what each weighs.
+r"""What training minimises: the flow-matching objective, or one of a flow map.
+
+Flow matching is $\mathrm E\,w(t)\,\|v_\theta(x_t, t) - \dot x_t\|^2$: which times are drawn, and what each weighs.
 
 Times are $Q(r)$ with Q the quantile function of a law on (0, 1) and one r in each of as many equal intervals as there are samples, which
 spreads less than independent draws. The minimiser is the marginal velocity whatever law and weight; they say where it is learnt best.
+Objectives of flow maps draw times of their own.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pcfm.flow_map import Average, FlowMap, FlowMapObjective
 from pcfm.naming import lookup, options_from
 from pcfm.path import AffinePath, BridgePath, Path, broadcast
 from pcfm.schedule import Scales, rate
+from pcfm.velocity import TWO_TIMES, NetworkVelocity, Velocity
 
 
 class TimeLaw(ABC):
@@ -42,7 +47,9 @@ class Uniform(TimeLaw):
 
 @dataclass(frozen=True)
 class LogitNormal(TimeLaw):
-    r"""$\log\frac{t}{1-t} \sim \mathcal N(m, s^2)$: more in the middle.
+    r"""More times in the middle, fewer at the ends.
+
+    $\log\frac{t}{1-t} \sim \mathcal N(m, s^2)$.
 
     Attributes:
         mean: m.
@@ -64,7 +71,9 @@ class LogitNormal(TimeLaw):
 
 @dataclass(frozen=True)
 class Power(TimeLaw):
-    r"""Density $(1 + a)t^a$: more next to the data for a > 0.
+    r"""More times next to the data, or next to the noise with a negative exponent.
+
+    Density $(1 + a)t^a$.
 
     Attributes:
         exponent: a.
@@ -84,7 +93,9 @@ class Power(TimeLaw):
 
 @dataclass(frozen=True)
 class Beta(TimeLaw):
-    r"""Density $\propto t^{a-1}(1-t)^{b-1}$.
+    r"""A beta law.
+
+    Density $\propto t^{a-1}(1-t)^{b-1}$.
 
     Attributes:
         data: a, less for more times next to the noise.
@@ -111,7 +122,9 @@ class Beta(TimeLaw):
 
 @dataclass(frozen=True)
 class Mode(TimeLaw):
-    r"""$t = r + s\,(\cos^2\tfrac{\pi r}2 - 1 + r)$ with r uniform: more in the middle, and both ends still seen.
+    r"""More times in the middle, and both ends still seen.
+
+    $t = r + s\,(\cos^2\tfrac{\pi r}2 - 1 + r)$ with r uniform.
 
     Attributes:
         scale: s; more at the ends where negative.
@@ -132,7 +145,9 @@ class Mode(TimeLaw):
 
 @dataclass(frozen=True)
 class Shifted(TimeLaw):
-    r"""Uniform shares q of noise moved to $kq/(1 + (k-1)q)$, $t = 1 - q$: more noise for k > 1, as many values ask for.
+    r"""More times in the noise, as fields of many values ask for.
+
+    Uniform shares q of noise are moved to $kq/(1 + (k-1)q)$, $t = 1 - q$.
 
     Attributes:
         factor: k.
@@ -219,6 +234,52 @@ class Objective:
     def __call__(self, velocity: Callable[[Tensor, Tensor], Tensor], x0: Tensor, x1: Tensor, drawn: Drawn) -> Tensor:
         """The loss of each sample, (B,)."""
         return drawn.weight.to(x1) * flow_matching_loss(velocity, drawn.path, x0, x1, drawn.t.to(x1))
+
+
+class MapDrawn(NamedTuple):
+    """The path with what is random on it, and the generator of times."""
+
+    path: Path
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class MapLearning:
+    """An objective of a flow map, as training takes it.
+
+    Attributes:
+        objective: what is minimised.
+        path: the path of the flow.
+        average: the map's average velocity with averaged weights, whose values are targets.
+        teacher: what is distilled: a velocity, or the average velocity of a map; None for objectives that learn from data alone.
+
+    Raises:
+        ValueError: no teacher for an objective that distils one, or the other way round.
+    """
+
+    objective: FlowMapObjective
+    path: Path
+    average: Average
+    teacher: NetworkVelocity | None = None
+
+    def __post_init__(self) -> None:
+        if self.objective.distils != (self.teacher is not None):
+            raise ValueError(
+                f"{type(self.objective).__name__} expects {'a teacher' if self.objective.distils else 'no teacher: it learns from data'}."
+            )
+
+    def draw(self, count: int, generator: torch.Generator, noise: Callable[[], Tensor]) -> MapDrawn:
+        """What is random in a batch besides its pairs."""
+        seed = int(torch.randint(2**62, (), generator=generator))
+        return MapDrawn(self.path.drawn(noise), torch.Generator().manual_seed(seed))
+
+    def __call__(self, velocity: NetworkVelocity, x0: Tensor, x1: Tensor, drawn: MapDrawn) -> Tensor:
+        """The loss of each sample, (B,); the teacher sees the condition that the student sees."""
+        teacher: Velocity | FlowMap | None = self.teacher
+        if self.teacher is not None:
+            self.teacher.condition = velocity.condition
+            teacher = FlowMap(self.teacher) if self.teacher.call in TWO_TIMES else self.teacher
+        return self.objective(FlowMap(velocity), FlowMap(self.average), drawn.path, x0, x1, drawn.generator, teacher)
 
 
 def time_law(text: str) -> TimeLaw:

@@ -56,7 +56,9 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class Linear(Schedule):
-    r"""$\alpha_t = t$, $\sigma_t = 1 - (1 - f)t$: straight lines at constant speed.
+    r"""Straight lines at constant speed.
+
+    $\alpha_t = t$, $\sigma_t = 1 - (1 - f)t$.
 
     Attributes:
         floor: f, the noise left at t = 1.
@@ -80,7 +82,9 @@ class Linear(Schedule):
 
 @dataclass(frozen=True)
 class Polynomial(Schedule):
-    r"""$\alpha_t = t^n$, $\sigma_t = 1 - t^n$: straight lines, slow at the noise for n > 1.
+    r"""Straight lines by a power of the time, slow at the noise for powers above 1.
+
+    $\alpha_t = t^n$, $\sigma_t = 1 - t^n$.
 
     The rate of $t^n$ at 0 is 0 for n > 1 and infinite for n < 1; in its place stands
     $\alpha_t = (\tau^n - o^n)/(1 - o^n)$ with $\tau = o + (1 - o)t$, which keeps both ends.
@@ -110,7 +114,10 @@ class Polynomial(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    r"""$\alpha_t = \sin(\pi t/2)$, $\sigma_t = \cos(\pi t/2)$: constant variance for whitened, independent ends."""
+    r"""A quarter of a circle: constant variance for whitened, independent ends.
+
+    $\alpha_t = \sin(\pi t/2)$, $\sigma_t = \cos(\pi t/2)$.
+    """
 
     def __call__(self, t: Tensor) -> Scales:
         angle = math.pi / 2 * t
@@ -120,7 +127,9 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class LinearSignal(Schedule):
-    r"""$\alpha_t = ct$, $\sigma_t = \sqrt{1 - \alpha_t^2}$ with $c = \sqrt{1 - f^2}$: constant variance, the signal in equal steps.
+    r"""Constant variance, the signal in equal steps.
+
+    $\alpha_t = ct$, $\sigma_t = \sqrt{1 - \alpha_t^2}$ with $c = \sqrt{1 - f^2}$.
 
     Attributes:
         floor: f, the noise left at t = 1, without which $\dot\sigma_1$ is infinite.
@@ -144,7 +153,9 @@ class LinearSignal(Schedule):
 
 @dataclass(frozen=True)
 class VariancePreserving(Schedule):
-    r"""$\alpha_t = e^{-T/2}$, $\sigma_t = \sqrt{1 - e^{-T}}$ with $T = (1-t)^2(B-b)/2 + (1-t)b - \log(1 - f^2)$.
+    r"""Constant variance, at a rate of noise that is linear in time: the diffusion of most models.
+
+    $\alpha_t = e^{-T/2}$, $\sigma_t = \sqrt{1 - e^{-T}}$ with $T = (1-t)^2(B-b)/2 + (1-t)b - \log(1 - f^2)$.
 
     At t = 0 a signal of $e^{-(B+b)/4}$ is left, 0.0066 by default, which sampling from pure noise neglects.
 
@@ -180,7 +191,9 @@ class VariancePreserving(Schedule):
 
 @dataclass(frozen=True)
 class VarianceExploding(Schedule):
-    r"""$\alpha_t = 1$, $\sigma_t = b\,(B/b)^{1-t}$: noise of growing scale added to data that stay as they are.
+    r"""Noise of growing scale added to data that stay as they are.
+
+    $\alpha_t = 1$, $\sigma_t = b\,(B/b)^{1-t}$.
 
     Trajectories begin at $B x_0$, of a scale that drowns the data.
 

@@ -1,4 +1,4 @@
-"""Fitting a velocity network to fields: flow matching with averaged weights, checkpoints and exact resumption.
+"""Fitting a network to fields: flow matching or a flow map's objective, with averaged weights, checkpoints and exact resumption.
 
 The randomness of a step is a function of the seed and the step alone, so that a run killed and resumed is the run that was not.
 """
@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from pcfm.coupling import Coupling, Independent
+from pcfm.flow_map import FlowMapObjective
 from pcfm.naming import lookup
-from pcfm.objective import WEIGHTS, Drawn, Objective, time_law
+from pcfm.objective import WEIGHTS, MapLearning, Objective, time_law
 from pcfm.path import Path
 from pcfm.source import Source
 from pcfm.velocity import NetworkVelocity
@@ -157,7 +158,7 @@ class Trainer:
     """One training run, in a folder that always holds a state to go on from.
 
     Arguments:
-        velocity: the network with its calling convention.
+        velocity: the network with its calling convention, of two times for a flow map.
         path: the path of the flow.
         source: distribution at t = 0.
         data: training fields.
@@ -165,6 +166,11 @@ class Trainer:
         folder: where `state.pt` and `log.jsonl` go.
         device: where to compute.
         coupling: which noise meets which data.
+        flow_map: the objective of a flow map; flow matching by default.
+        teacher: what that objective distils, if it does.
+
+    Raises:
+        ValueError: no teacher for an objective that distils one, or the other way round.
     """
 
     def __init__(
@@ -177,11 +183,17 @@ class Trainer:
         folder: FilePath,
         device: torch.device,
         coupling: Coupling | None = None,
+        flow_map: FlowMapObjective | None = None,
+        teacher: NetworkVelocity | None = None,
     ) -> None:
         network = velocity.network.to(device)
         self.velocity, self.network = velocity, network
         self.source, self.data, self.settings = source, data, settings
-        self.objective = Objective(path, time_law(settings.times), settings.weight)
+        self.objective: Objective | MapLearning = (
+            Objective(path, time_law(settings.times), settings.weight)
+            if flow_map is None
+            else MapLearning(flow_map, path, self._averaged, teacher)
+        )
         self.coupling = coupling or Independent()
         self.folder, self.device = folder, device
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
@@ -241,7 +253,13 @@ class Trainer:
         warmup = min(1.0, (step + 1) / max(self.settings.warmup, 1))
         return warmup * 0.5 * (1 + math.cos(math.pi * step / self.settings.steps))
 
-    def _drawn(self, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None, Drawn]:
+    def _averaged(self, x: Tensor, t: Tensor, end: Tensor) -> Tensor:
+        """The average velocity of the averaged weights."""
+        weights = {f"network.{name}": value for name, value in self.average.items()}
+        out: Tensor = torch.func.functional_call(self.velocity, weights, (x, t, end))
+        return out
+
+    def _drawn(self, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None, Any]:
         """Pairs of noise and these fields, with their conditions, and the times at which they are met."""
 
         def noise() -> Tensor:
@@ -251,7 +269,7 @@ class Trainer:
         drawn = self.objective.draw(len(x1), generator, lambda: noise().to(self.device))
         return *self.coupling(x0, x1, condition, generator), drawn
 
-    def _loss(self, x0: Tensor, x1: Tensor, drawn: Drawn, condition: Tensor | None) -> Tensor:
+    def _loss(self, x0: Tensor, x1: Tensor, drawn: Any, condition: Tensor | None) -> Tensor:
         self.velocity.condition = None if condition is None else condition.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             return self.objective(self.velocity, x0.to(self.device), x1.to(self.device), drawn)

@@ -20,13 +20,16 @@ class Velocity(Protocol):
     def __call__(self, x: Tensor, t: Tensor) -> Tensor: ...
 
 
-CALLS = ("x,t", "t,x", "sample,timestep", "x+t", "x,t,condition")
+TWO_TIMES = ("x,r,t", "x,r,t,condition")
+"""Calls of networks of two times, average velocities between r and t; our own take a condition besides."""
+
+CALLS = ("x,t", "t,x", "sample,timestep", "x+t", "x,t,condition", *TWO_TIMES)
 """How a network takes its input: positional (x, t) or (t, x); diffusers' keywords, with an output that has `.sample`; time as one more
-channel after those of x; our own networks, with a condition."""
+channel after those of x; our own networks, with a condition; networks of two times."""
 
 
 class NetworkVelocity(nn.Module):
-    """A network as a velocity.
+    """A network as a velocity, and one of two times as an average velocity too, which from a time to itself is the velocity.
 
     The network runs in its own dtype and device, the result comes back in those of the state. Calls are counted, and so are reverse
     passes.
@@ -54,13 +57,14 @@ class NetworkVelocity(nn.Module):
         real = next((p for p in self.network.parameters() if p.is_floating_point()), None)
         return next((p for p in self.network.parameters() if p.is_complex()), x) if real is None else real
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, end: Tensor | None = None) -> Tensor:
         like = self._like(x)
         dtype = like.dtype.to_real()
         state = x.to(like.device, dtype)
-        time = (self.time_scale * t).to(like.device, dtype).expand(x.shape[0])
+        # Of a scalar time times a number, torch's forward derivative is in double precision: expand first.
+        begin, end = ((self.time_scale * time.expand(x.shape[0])).to(like.device, dtype) for time in (t, t if end is None else end))
         self.calls += 1
-        out = self._evaluate(state, time).to(x)
+        out = self._evaluate(state, begin, end).to(x)
         if out.requires_grad:
             out.register_hook(self._count_backward)
         return out
@@ -68,11 +72,12 @@ class NetworkVelocity(nn.Module):
     def _count_backward(self, gradient: Tensor) -> None:
         self.backward_calls += 1
 
-    def _evaluate(self, x: Tensor, t: Tensor) -> Tensor:
+    def _evaluate(self, x: Tensor, t: Tensor, end: Tensor) -> Tensor:
         out: Any
-        if self.call == "x,t,condition":
+        times = (t, end) if self.call in TWO_TIMES else (t,)
+        if self.call.endswith("condition"):
             condition = None if self.condition is None else self.condition.to(x)
-            out = self.network(x, t, condition)
+            out = self.network(x, *times, condition)
         elif self.call == "t,x":
             out = self.network(t, x)
         elif self.call == "sample,timestep":
@@ -80,7 +85,7 @@ class NetworkVelocity(nn.Module):
         elif self.call == "x+t":
             out = self.network(torch.cat([x, broadcast(t, x).expand(x.shape[0], 1, *x.shape[2:])], dim=1))
         else:
-            out = self.network(x, t)
+            out = self.network(x, *times)
         field = out.sample if hasattr(out, "sample") and not isinstance(out, Tensor) else out
         if not isinstance(field, Tensor) or field.shape != x.shape:
             got = tuple(field.shape) if isinstance(field, Tensor) else type(field).__name__
@@ -109,8 +114,8 @@ class GuardedVelocity:
     def backward_calls(self) -> int:
         return self.velocity.backward_calls
 
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        out: Tensor = self.velocity(self._finite(x, t, "the state overflowed"), t)
+    def __call__(self, x: Tensor, t: Tensor, end: Tensor | None = None) -> Tensor:
+        out: Tensor = self.velocity(self._finite(x, t, "the state overflowed"), t, end)
         return self._finite(out, t, "the network gave NaN or Inf")
 
     def _finite(self, x: Tensor, t: Tensor, cause: str) -> Tensor:

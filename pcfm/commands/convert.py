@@ -189,9 +189,11 @@ def _listed(words: list[str]) -> str:
 
 def _numbers(flag: str, form: str, texts: tuple[str, ...], kind: Callable[[str], Any]) -> dict[str, Any]:
     """Values by name, from NAME=value."""
-    values = {}
+    values: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
+        if name in values:
+            raise ValueError(f"{flag} expects each name once; got '{name}' twice.")
         try:
             values[name] = kind(value)
         except ValueError:

@@ -58,12 +58,12 @@ class Demo(Common):
 
     def run(self) -> int:
         from pcfm import __version__
-        from pcfm.experiment import MODELS, load
         from pcfm.generation import sample
         from pcfm.laws import Context, build_all
         from pcfm.metrics import measure
         from pcfm.pages import Album
         from pcfm.report import Record
+        from pcfm.shelf import MODELS, load
         from pde_datasets.store import read, write
 
         self._prepare()
@@ -122,7 +122,8 @@ class Demo(Common):
 
     def _live(self, album: Album) -> tuple[dict[str, Any], list[Section]]:
         """Train a model of the heat equation, and generate solutions with given initial data."""
-        from pcfm.experiment import fit, read_experiment
+        from pcfm.configuration import read_experiment
+        from pcfm.experiment import fit
         from pcfm.generation import sample
         from pcfm.laws import Context, build_all
         from pcfm.metrics import relative_error, violation

@@ -54,8 +54,9 @@ class Generate(Common):
         from pde_datasets.store import Writer, finished
         from pde_datasets.writers import Output, writer_of
 
-        if self.count < 1 or self.workers < 1:
-            raise ValueError(f"--count and --workers expect at least 1; got {self.count} and {self.workers}.")
+        for flag, value, unit in (("--count", self.count, "sample"), ("--workers", self.workers, "process, which simulates by itself")):
+            if value < 1:
+                raise ValueError(f"{flag} expects at least 1 {unit}; got {value}.")
         if self.count > 2**40:
             raise ValueError(f"--count expects at most {2**40} samples; got {self.count}.")
         writer_of(self.out)
@@ -132,7 +133,7 @@ def build_problem(name: str, overrides: tuple[str, ...], config: Path | None = N
     import math
     import tomllib
 
-    from pcfm.experiment import literal
+    from pcfm.configuration import literal
     from pcfm.naming import lookup, suggest
     from pde_datasets import PROBLEMS
 
@@ -148,10 +149,14 @@ def build_problem(name: str, overrides: tuple[str, ...], config: Path | None = N
             raise ValueError(f"configuration {config} cannot be read: {error.strerror}.") from error
         except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ValueError(f"configuration {config} is not TOML: {error}.") from error
+    said: dict[str, str] = {}
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise ValueError(f"--set expects key=value; got '{override}'.")
+        if key in said:
+            raise ValueError(f"--set expects each setting once; got {key}={said[key]} and {key}={text}.")
+        said[key] = text
         values[key] = literal(text)
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     for key, value in values.items():

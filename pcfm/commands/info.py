@@ -25,7 +25,24 @@ class List(Common):
     """
 
     what: Annotated[
-        Literal["problems", "laws", "methods", "solvers", "networks", "sources", "formats", "suites", "models"], tyro.conf.Positional
+        Literal[
+            "problems",
+            "laws",
+            "methods",
+            "solvers",
+            "spacings",
+            "schedules",
+            "couplings",
+            "times",
+            "networks",
+            "sources",
+            "guidance",
+            "divergences",
+            "formats",
+            "suites",
+            "models",
+        ],
+        tyro.conf.Positional,
     ]
 
     name: Annotated[str | None, tyro.conf.Positional] = None
@@ -62,6 +79,9 @@ class List(Common):
         self.say("  settings (--set NAME=VALUE) with their defaults")
         for row in settings:
             self.say(f"    {row['name']}={_value(row['default'])}  {row['meaning']}".rstrip())
+        company = kind.together * problem.snapshots
+        if company > 1:
+            self.say(f"  shards    hold multiples of {company} samples, which are simulated together")
         if kind.presets:
             self.say("  presets (--preset NAME)")
         for preset, values in kind.presets.items():
@@ -71,7 +91,7 @@ class List(Common):
             self.say(f"    {law}")
         document = {"name": name, "equation": kind.equation, "source": kind.source, "scheme": kind.scheme, "settings": settings}
         presets = {preset: dict(values) for preset, values in kind.presets.items()}
-        self.emit({**document, "channels": list(problem.channels), "presets": presets, "laws": list(problem.laws)})
+        self.emit({**document, "together": company, "channels": list(problem.channels), "presets": presets, "laws": list(problem.laws)})
         return DONE
 
 
@@ -130,20 +150,60 @@ def _tables() -> dict[str, Any]:
 
         return [{"name": name, "summary": summary(name)} for name in METHODS]
 
-    def solvers() -> list[dict[str, str]]:
+    def described(table: Any) -> list[dict[str, Any]]:
+        """Classes with their options."""
+        given = ("grid", "channels", "condition", "times")
+        rows = []
+        for name, kind in table.items():
+            options = [p for p in inspect.signature(kind).parameters.values() if p.name not in given and p.default is not p.empty]
+            keys = [f"{p.name}={_value(p.default)}" for p in options]
+            rows.append({"name": name, "summary": doc(kind) + (f"  [keys: {', '.join(keys)}]" if keys else "")})
+        return rows
+
+    def solvers() -> list[dict[str, Any]]:
         from pcfm.methods import SOLVERS
 
-        return [{"name": name, "summary": doc(solver)} for name, solver in SOLVERS.items()]
+        return [{"name": name, "summary": doc(kind)} for name, kind in SOLVERS.items()]
 
-    def networks() -> list[dict[str, str]]:
-        from pcfm.experiment import NETWORKS
+    def spacings() -> list[dict[str, Any]]:
+        from pcfm.samplers.times import TIMES
 
-        return [{"name": name, "summary": doc(kind)} for name, kind in NETWORKS.items()]
+        return described(TIMES)
 
-    def sources() -> list[dict[str, str]]:
-        from pcfm.experiment import SOURCES
+    def schedules() -> list[dict[str, Any]]:
+        from pcfm.configuration import SCHEDULES
 
-        return [{"name": name, "summary": doc(kind)} for name, kind in SOURCES.items()]
+        return described(SCHEDULES)
+
+    def couplings() -> list[dict[str, Any]]:
+        from pcfm.configuration import COUPLINGS
+
+        return described(COUPLINGS)
+
+    def times() -> list[dict[str, Any]]:
+        from pcfm.objective import TIME_LAWS
+
+        return described(TIME_LAWS)
+
+    def networks() -> list[dict[str, Any]]:
+        from pcfm.configuration import NETWORKS
+
+        return described(NETWORKS)
+
+    def sources() -> list[dict[str, Any]]:
+        from pcfm.configuration import SOURCES
+
+        return described(SOURCES)
+
+    def guidance() -> list[dict[str, Any]]:
+        from pcfm.guidance import GUIDANCES
+
+        return described(GUIDANCES)
+
+    def divergences() -> list[dict[str, Any]]:
+        from pcfm.likelihood import DIVERGENCES
+
+        return described(DIVERGENCES)
 
     def formats() -> list[dict[str, str]]:
         from pde_datasets.loaders import FORMATS
@@ -151,16 +211,17 @@ def _tables() -> dict[str, Any]:
         return [{"name": name, "summary": f"{entry.description}  [{entry.source}]"} for name, entry in FORMATS.items()]
 
     def models() -> list[dict[str, str]]:
-        from pcfm.experiment import shipped
         from pcfm.flow import read_description
+        from pcfm.shelf import shipped
 
         found = []
         for name, folder in shipped().items():
             description = read_description(folder / "model.json")
             shape = " x ".join(str(axis["points"]) for axis in description["grid"])
-            found.append(
-                {"name": name, "summary": f"{', '.join(description['channels'])} on {shape}  [{description['card'].get('summary', '')}]"}
-            )
+            objective = description.get("objective", {"kind": "flow-matching"})["kind"]
+            what = "velocity" if objective == "flow-matching" else f"flow map, {objective}"
+            about = f"{', '.join(description['channels'])} on {shape}, {what}"
+            found.append({"name": name, "objective": objective, "summary": f"{about}  [{description['card'].get('summary', '')}]"})
         return found
 
     def suites() -> list[dict[str, Any]]:
@@ -176,8 +237,14 @@ def _tables() -> dict[str, Any]:
         "laws": laws,
         "methods": methods,
         "solvers": solvers,
+        "spacings": spacings,
+        "schedules": schedules,
+        "couplings": couplings,
+        "times": times,
         "networks": networks,
         "sources": sources,
+        "guidance": guidance,
+        "divergences": divergences,
         "formats": formats,
         "suites": suites,
         "models": models,

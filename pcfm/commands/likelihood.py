@@ -44,10 +44,10 @@ class Likely(Common):
 
         import torch
 
-        from pcfm.experiment import condition_for, load
         from pcfm.likelihood import bits_per_dimension, divergence_named, log_likelihood, physical
         from pcfm.metrics import measure
         from pcfm.report import Record
+        from pcfm.shelf import condition_for, load
 
         if self.out is not None:
             fresh_file(self.out, self.overwrite)

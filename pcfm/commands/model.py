@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from constraints import Constraint
     from pcfm.commands.common import Progress
+    from pcfm.configuration import Experiment
     from pcfm.discretisation import DiscretisationError
-    from pcfm.experiment import Experiment
     from pcfm.flow import Flow
     from pcfm.generation import Samples
     from pde_datasets import Fields
@@ -41,7 +41,7 @@ class Train(Common):
     Attributes:
         file: Training fields, any known format.
         out: Run folder: config.toml, weights.safetensors, model.json, state.pt, log.jsonl, record.json.
-        config: TOML file with tables network, source, path, training and the key condition.
+        config: TOML file with tables network, source, path, coupling, objective, training and the key condition.
         set: Settings over those of the file, key=value, such as training.steps=2000 or network.width=32.
         format: Format of the file; detected by default.
         words: What the axes of plain arrays are: layout="n t x y", periodic="x y", length="x=6.28", channels="u v", ...
@@ -61,10 +61,12 @@ class Train(Common):
     resume: bool = False
 
     def run(self) -> int:
-        from pcfm.experiment import fit, load, read_experiment
+        from pcfm.configuration import read_experiment
+        from pcfm.experiment import fit
         from pcfm.metrics import measure
         from pcfm.report import Record
         from pcfm.report.record import command_line
+        from pcfm.shelf import load
 
         seed = (f"training.seed={self.seed}",) if self.seed else ()
         experiment = read_experiment(self.config, (*self.set, *seed))
@@ -104,19 +106,22 @@ class Train(Common):
             "loss": history[-1]["loss"],
             "validation": history[-1].get("validation"),
             "experiment": asdict(experiment),
+            "jumps": None if flow.objective is None else flow.objective.learnt(),
         }
         record = Record.of(meter.cost, device=device, seeds={"training": settings.seed}, results=results)
         record.write(self.out / "record.json")
         validation = "" if results["validation"] is None else f", validation loss {results['validation']:.4f}"
-        self.say(
-            f"model in {self.out}: {results['parameters']} parameters, loss {results['loss']:.4f}{validation}, {meter.cost.seconds:.0f} s"
-        )
+        kind = "model" if flow.objective is None else "flow map"
+        loss = f"{results['parameters']} parameters, loss {results['loss']:.4f}{validation}"
+        self.say(f"{kind} in {self.out}: {loss}, {meter.cost.seconds:.0f} s")
+        if flow.objective is not None:
+            self.say(f"  learnt: {flow.objective.learnt()}; the usual number of steps is {flow.objective.fewest}")
         self.emit({"run": str(self.out), "seconds": meter.cost.seconds, **results})
         return DONE
 
     def _check(self, experiment: Experiment) -> None:
         """Refuse to write over a model that is there, or to go on with a run of other settings."""
-        from pcfm.experiment import read_experiment
+        from pcfm.configuration import read_experiment
 
         if self.out.exists() and not self.out.is_dir():
             raise ValueError(f"--out expects a run folder; {self.out} is a file. Name another.")
@@ -139,7 +144,7 @@ class Train(Common):
 
     def _begin(self, experiment: Experiment) -> None:
         """Make the run folder, without what another run left in it: after the first step, so that a wrong call costs no old model."""
-        from pcfm.experiment import write_experiment
+        from pcfm.configuration import write_experiment
 
         self.out.mkdir(parents=True, exist_ok=True)
         if not self.resume:
@@ -175,8 +180,8 @@ class Sample(Common):
         out: File to write; its ending says how: .h5 or .hdf5 our layout, .nc netCDF, .vti ParaView (a file a sample and time).
         law: Laws the samples obey, jointly: NAME or NAME:key=value,key=value.
         method: NAME or NAME:key=value,key=value (`pcfm list methods`); pcfm-consistent by default where laws are given.
-        steps: Flow steps.
-        solver: Rule of the methods that integrate the flow itself (`pcfm list solvers`).
+        steps: Flow steps; 50 by default, of a flow map the fewest that it has learnt.
+        solver: Rule of the methods that integrate the flow itself (`pcfm list solvers`); euler by default, the jumps of a flow map.
         spacing: Of the flow times of the steps: uniform, shifted, power, cosine or levels, as NAME or NAME:key=value,key=value.
         points: Numbers of points other than the model was trained on: one for all periodic space axes, or NAME=N for some.
         estimate: Samples to repeat with half the step, for the error of the steps; one in sixteen and at most 4 by default, 0 for none.
@@ -191,8 +196,8 @@ class Sample(Common):
     out: Path
     law: Laws = ()
     method: str | None = None
-    steps: int = 50
-    solver: str = "euler"
+    steps: int | None = None
+    solver: str | None = None
     spacing: str = "uniform"
     points: tuple[str, ...] = ()
     estimate: int | None = None
@@ -203,10 +208,11 @@ class Sample(Common):
 
     def run(self) -> int:
         from pcfm.discretisation import line as error_line
-        from pcfm.experiment import condition_for, load
         from pcfm.laws import Context, joined, labelled, standing
+        from pcfm.methods import jumping, usual_steps
         from pcfm.metrics import measure
         from pcfm.report import Record
+        from pcfm.shelf import condition_for, load
         from pde_datasets.fields import prototype
         from pde_datasets.store import Writer
         from pde_datasets.writers import Output, writer_of
@@ -220,13 +226,16 @@ class Sample(Common):
             flow = load(self.model, self.torch_device(), _points(self.points, flow))
         context = Context(flow.grid, flow.channels, flow.roles, flow.laws, count=self.count)
         context, remark = with_reference(context, self.reference)
+        method = self.method or ("pcfm-consistent" if self.law else "unconstrained")
+        self.steps = usual_steps(flow, method, self.solver) if self.steps is None else self.steps
         laws = labelled(self.law, context) if self.law else []
         law = joined([law for _, law in laws]) if laws else None
         if remark:
             self.say(f"note: {remark}")
         condition = condition_for(flow, self._given(flow), self.count)
         settings = {
-            **{k: v for k, v in asdict(self).items() if k in ("model", "law", "method", "steps", "solver", "seed", "dtype", "batch")},
+            **{k: v for k, v in asdict(self).items() if k in ("model", "law", "method", "steps", "seed", "dtype", "batch")},
+            "solver": self.solver or ("jump" if jumping(flow, method, None) else "euler"),
             **({"spacing": self.spacing} if self.spacing != "uniform" else {}),
             **({"points": list(self.points)} if self.points else {}),
             "reference": str(self.reference),
@@ -270,7 +279,8 @@ class Sample(Common):
         kept = Record.of(meter.cost, device=self.torch_device(), seeds={"noise": self.seed}, results={**results, "settings": settings})
         kept.write(record)
         tail = f", {results['converged']} lawful" if law is not None else ""
-        self.say(f"{self.count - len(failed)} samples of {self.model} in {self.out}{tail}, {meter.cost.seconds:.1f} s")
+        by_jumps = f", a flow map, in {self.steps} step{'s' if self.steps > 1 else ''}," if jumping(flow, method, self.solver) else ""
+        self.say(f"{self.count - len(failed)} samples of {self.model}{by_jumps} in {self.out}{tail}, {meter.cost.seconds:.1f} s")
         if error is not None:
             self.say(f"  {error_line(error)}")
         for line in _failures(failed, causes):
@@ -282,7 +292,7 @@ class Sample(Common):
                 "  all laws hold, but the nearest lawful field has not been found: these fields are lawful, and moved farther than need be"
             )
         if self.estimate and error is None:
-            self.say("  error of the steps: not known of a method that draws fresh noise, nor of a solver with a tolerance")
+            self.say("  error of the steps: not known of a method that draws fresh noise, of a solver with a tolerance, nor of a flow map")
         self.emit({**results, "seconds": meter.cost.seconds, "file": str(self.out)})
         return DONE if results["converged"] == self.count else UNMET
 
@@ -305,10 +315,11 @@ class Sample(Common):
         from pcfm.methods import SOLVERS, time_grid
         from pcfm.naming import lookup
 
-        lookup("solver", self.solver, SOLVERS)
-        if self.steps < 1:
+        if self.solver is not None:
+            lookup("solver", self.solver, SOLVERS)
+        if self.steps is not None and self.steps < 1:
             raise ValueError(f"sampling expects at least one step and one sample; got {self.steps} and {self.count}.")
-        time_grid(self.spacing, self.steps)
+        time_grid(self.spacing, self.steps or 1)
         if self.estimate is not None and not 0 <= self.estimate <= min(self.count, self.batch):
             raise ValueError(f"--estimate expects 0 to {min(self.count, self.batch)} samples, at most a batch; got {self.estimate}.")
 
@@ -464,6 +475,6 @@ class Evaluate(Common):
     def _errors(self, reference: Fields) -> list[dict[str, Any]]:
         """The rows of the error report."""
         from pcfm.error_report import error_report
-        from pcfm.experiment import load
+        from pcfm.shelf import load
 
         return error_report([load(name, self.torch_device()) for name in self.model], reference, seed=self.seed)

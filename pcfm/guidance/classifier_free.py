@@ -13,7 +13,9 @@ from pcfm.velocity import Velocity
 
 @dataclass(frozen=True)
 class ClassifierFree:
-    r"""$v = v^{\mathrm u} + w\,(v^{\mathrm c} - v^{\mathrm u})$: w = 0 is unconditional, w = 1 conditional, w > 1 goes beyond.
+    r"""From an unconditional velocity through a conditional one, and beyond.
+
+    $v = v^{\mathrm u} + w\,(v^{\mathrm c} - v^{\mathrm u})$: w = 0 is unconditional, w = 1 conditional, w > 1 goes beyond.
 
     Two network calls inside the interval, one outside, where the conditional velocity is all. For w other than 0 and 1 it samples no tilted
     distribution; between two Gaussian flows of standard deviations $s_c, s_u$ it scales by $s_c^w s_u^{1 - w}$.

@@ -15,7 +15,9 @@ from pcfm.path import broadcast
 
 @dataclass(frozen=True)
 class LocalGradient(Guidance):
-    r"""$g = -b_t C_t\nabla J(\hat x_1)$, which is $-(\sigma_t\delta_t/\alpha_t)\,\Sigma\nabla_x J(\hat x_1(x))$: one reverse pass.
+    r"""The gradient of the energy at the endpoint, through the network.
+
+    $g = -b_t C_t\nabla J(\hat x_1)$, which is $-(\sigma_t\delta_t/\alpha_t)\,\Sigma\nabla_x J(\hat x_1(x))$: one reverse pass.
 
     Exact for Gaussian fields and a linear energy. On several modes it overshoots: low energies are no sign of right samples.
 
@@ -44,7 +46,9 @@ class LocalGradient(Guidance):
 
 @dataclass(frozen=True)
 class IsotropicGradient(Guidance):
-    r"""$g = -b_t r_t^2\nabla J(\hat x_1)$ with $C_t$ replaced by that of fields $\mathcal N(m, s^2 I)$: no derivative of the network.
+    r"""The gradient of the energy at the endpoint, as of isotropic fields: no derivative of the network.
+
+    $g = -b_t r_t^2\nabla J(\hat x_1)$ with $C_t$ replaced by that of fields $\mathcal N(m, s^2 I)$.
 
     Exact for such fields and a linear energy.
 
@@ -70,7 +74,9 @@ class IsotropicGradient(Guidance):
 
 @dataclass(frozen=True)
 class VelocityDrift(Guidance):
-    r"""$g = -\nabla J(x)$: the gradient of the energy at the state itself, added to the velocity.
+    r"""The gradient of the energy at the state itself: a control.
+
+    $g = -\nabla J(x)$.
 
     A common recipe that tilts nothing, not even a Gaussian by a linear energy. It is here to be compared with.
     """

@@ -9,7 +9,9 @@ from pcfm.guidance.guidance import Estimate, Guidance
 
 
 class MonteCarlo(Guidance):
-    r"""$g = b_t\sum_i (w^\star_i - w_i)\,x_1^i$ with $w_i \propto p_0\bigl((x - \alpha_t x_1^i)/\sigma_t\bigr)$ and
+    r"""Means over draws of the data, with and without the weights of the energy.
+
+    $g = b_t\sum_i (w^\star_i - w_i)\,x_1^i$ with $w_i \propto p_0\bigl((x - \alpha_t x_1^i)/\sigma_t\bigr)$ and
     $w^\star_i \propto w_i\,e^{-J(x_1^i)}$ over draws of the data, for a source of white noise.
 
     Exact in the limit of many draws, any data, any energy; the network is not asked. The weights are softmaxes of logarithms. Their

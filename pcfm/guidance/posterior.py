@@ -26,7 +26,7 @@ r"""What stands for the covariance of $x_1$ given $x_t$ in the fit: $C_t$ itself
 
 @dataclass(frozen=True)
 class GaussianPosterior(Guidance):
-    r"""Posterior guidance with one of three covariances.
+    r"""Towards the posterior under observed laws, with one of three covariances.
 
     `jacobian` is exact for Gaussian fields and linear laws once the conjugate gradients have converged, one reverse pass of the network for
     each; the other two are biased even there.

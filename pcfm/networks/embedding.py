@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, width: int, octaves: int = 8, times: int = 1) -> None:
         super().__init__()
+        self.times = times
         self.register_buffer("frequencies", math.pi * 2.0 ** torch.arange(octaves), persistent=False)
         self.mlp = nn.Sequential(nn.Linear(times * (2 * octaves + 1), width), nn.SiLU(), nn.Linear(width, width))
 
@@ -24,6 +26,15 @@ class TimeEmbedding(nn.Module):
         t = t.reshape(len(t), -1)
         phase = (t[:, :, None] * self.frequencies).flatten(1)
         return self.mlp(torch.cat([t, phase.sin(), phase.cos()], dim=1))
+
+    def of_first(self, weight: Tensor) -> Tensor:
+        """The first layer's weight, given that of an embedding of one time, that sees the first time alone."""
+        octaves = len(self.frequencies)
+        begins = [0, self.times, self.times * (1 + octaves)]  # of times, sines and cosines
+        lifted = weight.new_zeros(len(weight), self.times * (1 + 2 * octaves))
+        for begin, part in zip(begins, weight.split([1, octaves, weight.shape[1] - 1 - octaves], dim=1), strict=True):
+            lifted[:, begin : begin + part.shape[1]] = part
+        return lifted
 
 
 class TwoTimes(nn.Module):
@@ -36,6 +47,17 @@ class TwoTimes(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        last = getattr(network, "last_layer", None)
+        self.last_layer = None if last is None else f"network.{last}"
+
+    def lifted(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights with which it is, at the first time and whatever the span, the same network of one time that has the given ones."""
+        taken = {f"network.{name}": value for name, value in weights.items()}
+        for name, module in self.named_modules():
+            key = f"{name}.mlp.0.weight"
+            if isinstance(module, TimeEmbedding) and key in taken and taken[key].shape[1] == 1 + 2 * len(module.frequencies):
+                taken[key] = module.of_first(taken[key])
+        return taken
 
     def forward(self, x: Tensor, r: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         out: Tensor = self.network(x, torch.stack([r, t - r], dim=1), condition)

@@ -7,6 +7,7 @@ from pcfm.samplers.eci import ECI
 from pcfm.samplers.flower import Flower
 from pcfm.samplers.guided import GuidedFlow, PosteriorFlow
 from pcfm.samplers.inequality import ActiveFlow, BarrierFlow, SlackFlow
+from pcfm.samplers.jump import Heading, Jump
 from pcfm.samplers.langevin import ProjectedDiffusion
 from pcfm.samplers.ode import (
     AdamsBashforth,
@@ -50,8 +51,10 @@ __all__ = [
     "Fehlberg2",
     "Flower",
     "GuidedFlow",
+    "Heading",
     "Heun",
     "Heun3",
+    "Jump",
     "Midpoint",
     "PosteriorFlow",
     "PredictProjectRenoise",

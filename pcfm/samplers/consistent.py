@@ -58,6 +58,7 @@ class ConsistentFlow(Sampler):
     """
 
     lawful: ClassVar[bool] = True
+    ahead: ClassVar[bool] = True
     reference: ClassVar[str] = "this project"
 
     velocity: Velocity

@@ -47,6 +47,7 @@ class ECI(Sampler):
     """
 
     lawful: ClassVar[bool] = True
+    ahead: ClassVar[bool] = True
     reference: ClassVar[str] = "Cheng et al., ICLR 2025, arXiv:2412.01786"
 
     velocity: Velocity

@@ -63,6 +63,7 @@ class _InequalityFlow(Sampler):
     """
 
     lawful: ClassVar[bool] = True
+    ahead: ClassVar[bool] = True
     reference: ClassVar[str] = _REFERENCE
 
     velocity: Velocity

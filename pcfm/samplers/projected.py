@@ -69,6 +69,7 @@ class ProjectedFlow(Sampler):
     """
 
     lawful: ClassVar[bool] = True
+    ahead: ClassVar[bool] = True
     reference: ClassVar[str] = "Utkarsh et al., NeurIPS 2025, arXiv:2506.04171"
 
     velocity: Velocity

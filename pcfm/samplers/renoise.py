@@ -44,6 +44,7 @@ class PredictProjectRenoise(Sampler):
     """
 
     lawful: ClassVar[bool] = True
+    ahead: ClassVar[bool] = True
     reference: ClassVar[str] = "Rochman-Sharabi & Louppe, arXiv:2601.21033"
 
     base: Sampler
@@ -87,6 +88,7 @@ class Renoise(Sampler):
         Baldan et al., Physics-based flow matching, arXiv:2506.08604, the stochastic variant of their sampler, with their threshold.
     """
 
+    ahead: ClassVar[bool] = True
     reference: ClassVar[str] = "Baldan et al., ICLR 2026, arXiv:2506.08604"
 
     base: Sampler
@@ -120,6 +122,7 @@ class ProjectedRenoise(Sampler):
     """
 
     lawful: ClassVar[bool] = True
+    ahead: ClassVar[bool] = True
     reference: ClassVar[str] = Renoise.reference
 
     base: Sampler

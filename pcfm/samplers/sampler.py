@@ -101,6 +101,7 @@ class Sampler(ABC):
 
     Attributes:
         lawful: whether it takes a law.
+        ahead: whether all it takes of the velocity is the endpoint that it leads to, so that a flow map's own may take its place.
         reference: paper that the method is from.
         order: of a step; None where tolerances decide.
         projector: counts the projections of lawful samplers, None for the others.
@@ -108,6 +109,7 @@ class Sampler(ABC):
     """
 
     lawful: ClassVar[bool] = False
+    ahead: ClassVar[bool] = False
     reference: ClassVar[str] = ""
     order: ClassVar[int | None] = 1
     projector: Projector | None = None
