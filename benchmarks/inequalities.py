@@ -35,7 +35,8 @@ from benchmarks import inequality_laws
 from benchmarks.inequality_laws import Laws
 from benchmarks.publish import machine
 from constraints import Intersection
-from pcfm.experiment import fit, read_experiment
+from pcfm.configuration import read_experiment
+from pcfm.experiment import fit
 from pcfm.methods import Setting, build
 from pcfm.metrics import measure
 from pcfm.metrics.literature import feasible

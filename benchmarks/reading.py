@@ -22,7 +22,8 @@ from torch import Tensor
 from benchmarks.measure import Ratio, ratio
 from benchmarks.publish import publish, tell
 from constraints import Axis, Grid
-from pcfm.experiment import Experiment, build_network, measured_units
+from pcfm.configuration import Experiment, build_network
+from pcfm.experiment import measured_units
 from pcfm.metrics import measure
 from pcfm.objective import flow_matching_loss
 from pcfm.path import AffinePath
@@ -30,7 +31,7 @@ from pcfm.schedule import Linear
 from pcfm.training import Data
 from pcfm.velocity import NetworkVelocity
 from pde_datasets import Fields, store
-from pde_datasets.fields import Batches
+from pde_datasets.fields import Batches, Shuffled
 from pde_datasets.lazy import Lazy
 
 BATCH = 64
@@ -89,6 +90,11 @@ class Reopened(torch.utils.data.Dataset[Tensor]):
             return torch.from_numpy(file["fields"][index])
 
 
+def shuffled(fields: Fields) -> Iterable[Any]:
+    """torch's loader over our mapped file."""
+    return torch.utils.data.DataLoader(Batches(fields), sampler=Shuffled(len(fields), BATCH), batch_size=None)
+
+
 def against_plain(path: Path, points: int, pairs: int) -> list[Ratio]:
     """An epoch in random order through torch's loader, no workers: over our mapped file, and over h5py reads of single samples.
 
@@ -96,7 +102,7 @@ def against_plain(path: Path, points: int, pairs: int) -> list[Ratio]:
     """
     fields, rows, loader = store.read(path), [], torch.utils.data.DataLoader
     what = f"over ours, batch {BATCH}, {points}x{points} float32"
-    ours = loader(Batches(fields), batch_size=BATCH, shuffle=True, collate_fn=lambda batch: batch)
+    ours = shuffled(fields)
     for name, other in (("contiguous", path), ("compressed chunks", plain(path))):
         with h5py.File(other, "r") as file:
             theirs = loader(Plain(file["fields"]), batch_size=BATCH, shuffle=True)
@@ -112,11 +118,10 @@ def against_plain(path: Path, points: int, pairs: int) -> list[Ratio]:
 def against_copy(path: Path, points: int, pairs: int) -> Ratio:
     """The same epoch beside copying as many bytes from memory in order: what no reading of whole samples can be faster than."""
     fields = store.read(path)
-    ours = torch.utils.data.DataLoader(Batches(fields), batch_size=BATCH, shuffle=True, collate_fn=lambda batch: batch)
+    ours = shuffled(fields)
 
-    def copies() -> None:
-        for first in range(0, len(fields), BATCH):
-            fields.u[first : first + BATCH].clone()
+    def copies() -> None:  # a batch lives until the next one is there, as it does in a loop over a loader
+        _epoch(fields.u[first : first + BATCH].clone() for first in range(0, len(fields), BATCH))
 
     label = f"our loader / copying the same bytes in order, batch {BATCH}, {points}x{points} float32"
     return ratio(label, partial(_epoch, ours), copies, pairs, 2)

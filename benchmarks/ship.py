@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from pcfm.experiment import MODELS, load
 from pcfm.flow import save_description, save_weights
+from pcfm.shelf import MODELS, load
 from pde_datasets import PROBLEMS
 from pde_datasets.store import write
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -35,7 +34,7 @@ class Fields:
         units: unit of each channel, CF spelling, "1" for none.
         parameters: numbers that differ between samples, each (N,) or (N, ...). "trajectory" says which samples belong together.
         roles: channels that play a part in laws: "velocity" (a component a space axis, in grid order), "momentum", "density",
-            "energy", each a tuple of channel names.
+            "energy", "valid" (positive where values mean something), each a tuple of channel names.
         laws: laws the source states for these fields, in the notation of the command line, such as "divergence-free:scheme=spectral".
         attributes: plain values: format, equation, scheme, seed, source.
         mesh: points, cells and equations where there is no product of axes.
@@ -159,10 +158,13 @@ class Fields:
         if not self.grid.has_time or not self.grid.axes[0].uniform:
             raise ValueError(f"windows expects fields with equally spaced times; these are on {self.grid}.")
         axis = self.grid.axes[0]
+        if min(frames, every, stride) < 1:
+            raise ValueError(f"windows expects at least 1 as frames, every and stride; got {frames}, {every} and {stride}.")
         reach = (frames - 1) * stride + 1
-        if min(frames, every, stride) < 1 or reach > axis.points:
+        if reach > axis.points:
             raise ValueError(
-                f"windows expects frames, every and stride of at least 1 that fit {axis.points} times; got a reach of {reach}."
+                f"windows expects windows that fit {axis.points} times; {frames} times, one every {stride}, take {reach}. "
+                "Ask for fewer times, or a smaller stride."
             )
         starts = torch.arange(0, axis.points - reach + 1, every)
         count = len(starts)
@@ -192,7 +194,7 @@ class Fields:
         the notes name them.
 
         Raises:
-            ValueError: an unknown axis, or a stride below 1.
+            ValueError: an unknown axis, a stride below 1, or one that does not divide the points of an equally spaced periodic axis.
         """
         for name, stride in strides.items():
             if name not in self.grid.names or stride < 1:
@@ -221,9 +223,14 @@ def _thinned(axis: Axis, stride: int) -> Axis:
     """Every k-th point of an axis."""
     if stride == 1:
         return axis
-    points = math.ceil(axis.points / stride)
-    if axis.periodic and axis.uniform and axis.points % stride == 0:
-        return Axis(axis.name, points, length=axis.extent, origin=axis.origin, periodic=True, unit=axis.unit)
+    if axis.periodic and axis.uniform:
+        if axis.points % stride:
+            divisors = [k for k in range(2, axis.points + 1) if axis.points % k == 0]
+            raise ValueError(
+                f"thinned expects a stride that divides the {axis.points} points of the periodic axis {axis.name}, so that they stay "
+                f"equally spaced; got {axis.name}={stride}. Take one of {', '.join(map(str, divisors[:8]))}."
+            )
+        return Axis(axis.name, axis.points // stride, length=axis.extent, origin=axis.origin, periodic=True, unit=axis.unit)
     positions = axis.positions()[::stride]
     period = axis.extent if axis.periodic else None
     return Axis.at(axis.name, positions.tolist(), periodic=axis.periodic, length=period, unit=axis.unit)
@@ -279,14 +286,14 @@ def join(parts: Sequence[Fields]) -> Fields:
 
 
 class Batches(torch.utils.data.Dataset[tuple[Tensor, dict[str, Tensor]]]):
-    """Fields as a data set of `torch.utils.data`: item i is a field (C, *N) with its parameters.
+    """Fields as a data set of `torch.utils.data`: item i is a field (C, *N) with its parameters, several items at once a batch.
 
-    A loader that asks for several items at once gets them in one reading, a batch (B, C, *N) with parameters (B, ...): pass it
-    `collate_fn=lambda batch: batch`, since there is nothing left to collate.
+    A batch (B, C, *N), with parameters (B, ...), is gathered from the mapped file in one go. A loader whose sampler is `Shuffled` asks for
+    nothing else, and does no work a sample; pass it `batch_size=None`, since there is nothing left to collate.
 
     Example:
         >>> line = Fields(torch.zeros(8, 1, 4), Grid(Axis("x", 4)), ("u",), parameters={"a": torch.arange(8)})
-        >>> loader = torch.utils.data.DataLoader(Batches(line), batch_size=4, shuffle=True, collate_fn=lambda batch: batch)
+        >>> loader = torch.utils.data.DataLoader(Batches(line), sampler=Shuffled(len(line), 4), batch_size=None)
         >>> [u.shape for u, parameters in loader]
         [torch.Size([4, 1, 4]), torch.Size([4, 1, 4])]
     """
@@ -297,10 +304,41 @@ class Batches(torch.utils.data.Dataset[tuple[Tensor, dict[str, Tensor]]]):
     def __len__(self) -> int:
         return len(self.fields)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.fields.u[index], {name: values[index] for name, values in self.fields.parameters.items()}
+    def __getitem__(self, index: int | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        u, parameters = self.fields.u, self.fields.parameters
+        if isinstance(index, int):
+            return u[index], {name: values[index] for name, values in parameters.items()}
+        at = u[index] if isinstance(u, Lazy) else u.index_select(0, index)  # indexing a tensor takes twice as long
+        return at, {name: values[index] for name, values in parameters.items()}
 
     def __getitems__(self, index: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        positions = torch.tensor(index)
-        u = self.fields.u[positions] if isinstance(self.fields.u, Lazy) else self.fields.u.index_select(0, positions)
-        return u, {name: values[positions] for name, values in self.fields.parameters.items()}
+        return self[torch.tensor(index)]
+
+
+class Shuffled(torch.utils.data.Sampler[Tensor]):
+    """Positions of samples in random order, a batch at a time: for loaders over `Batches`.
+
+    Each epoch has an order of its own, which depends on the seed and the number of the epoch alone.
+
+    Arguments:
+        count: of samples.
+        size: of a batch; the last one may be smaller.
+        seed: of the orders.
+        epoch: the number of the first epoch, to go on where a run stopped.
+
+    Raises:
+        ValueError: no samples, or empty batches.
+    """
+
+    def __init__(self, count: int, size: int, *, seed: int = 0, epoch: int = 0) -> None:
+        if min(count, size) < 1:
+            raise ValueError(f"Shuffled expects at least one sample, and one a batch; got {count} and {size}.")
+        self.count, self.size, self.seed, self.epoch = count, size, seed, epoch
+
+    def __len__(self) -> int:
+        return -(-self.count // self.size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = torch.randperm(self.count, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch))
+        self.epoch += 1
+        yield from order.split(self.size)

@@ -76,13 +76,13 @@ class Lazy:
         if chosen == [0]:
             rows = self._positions(0, keys[0])
             inner = tuple(keys[1:])
-            if not rows:
+            if not len(rows):
                 return self[(slice(0, 0), *inner)]
             if self.gather is not None:
                 within = [self._box(d, k) for d, k in enumerate(inner, 1)]
                 places = tuple(b.start if isinstance(k, int) else b for b, k in zip(within, inner, strict=True))
-                return self.gather(torch.tensor(rows), places)
-            return torch.stack([self[(row, *inner)] for row in rows])
+                return self.gather(rows, places)
+            return torch.stack([self[(row, *inner)] for row in rows.tolist()])
         box = [self._box(d, k) for d, k in enumerate(keys)]
         wanted = tuple(len(range(*b.indices(n))) for b, n in zip(box, self.shape, strict=True))
         values = torch.empty(wanted, dtype=self.dtype) if 0 in wanted else torch.as_tensor(np.asarray(self.read(tuple(box)))).to(self.dtype)
@@ -98,17 +98,17 @@ class Lazy:
                 values = values.select(d, 0)
             elif d in chosen:
                 start = box[d].start
-                values = values.index_select(d, torch.tensor([p - start for p in self._positions(d, keys[d])], dtype=torch.long))
+                values = values.index_select(d, self._positions(d, keys[d]) - start)
         return values
 
-    def _positions(self, dim: int, key: Any) -> list[int]:
-        """A list of positions, none negative."""
+    def _positions(self, dim: int, key: Any) -> Tensor:
+        """Positions, whole numbers, none negative."""
         tensor = torch.as_tensor(key)
         positions = tensor.nonzero().flatten() if tensor.dtype == torch.bool else tensor.flatten().to(torch.long)
         n = self.shape[dim]
         if len(positions) and not (-n <= int(positions.min()) and int(positions.max()) < n):
             raise IndexError(f"{self.name}: expects positions below {n} in dimension {dim}; got {positions.tolist()[:8]}.")
-        return [p % n for p in positions.tolist()]
+        return positions % n
 
     def _box(self, dim: int, key: Any) -> slice:
         """The slice that holds what a key asks for, none of its ends missing or negative."""
@@ -123,7 +123,7 @@ class Lazy:
                 raise IndexError(f"{self.name}: expects a positive step; got {step}.")
             return slice(start, max(start, stop), step)
         positions = self._positions(dim, key)
-        return slice(min(positions), max(positions) + 1, 1) if positions else slice(0, 0, 1)
+        return slice(int(positions.min()), int(positions.max()) + 1, 1) if len(positions) else slice(0, 0, 1)
 
     def narrowed(self, *box: slice) -> Lazy:
         """Part of the array, still unread: a slice for each of the first dimensions."""
@@ -144,20 +144,20 @@ class Lazy:
 
     def rows(self, index: Any) -> Lazy:
         """Samples in another order, still unread."""
-        positions = self._positions(0, index)
-        order, whole = torch.tensor(positions, dtype=torch.long), self.gather
+        order, whole = self._positions(0, index), self.gather
 
         def gather(rows: Tensor, inner: tuple[int | slice, ...]) -> Tensor:
             assert whole is not None
             return whole(order[rows], inner)
 
         def read(box: tuple[slice, ...]) -> Any:
-            here, inner = positions[box[0]], box[1:]
-            if here == list(range(here[0], here[0] + len(here))):
-                return self[(slice(here[0], here[-1] + 1), *inner)]
+            here, inner = order[box[0]], box[1:]
+            first, last = int(here[0]), int(here[-1])
+            if torch.equal(here, torch.arange(first, first + len(here))):
+                return self[(slice(first, last + 1), *inner)]
             return self[(here, *inner)]
 
-        return Lazy(read, (len(positions), *self.shape[1:]), self.dtype, self.name, None if whole is None else gather)
+        return Lazy(read, (len(order), *self.shape[1:]), self.dtype, self.name, None if whole is None else gather)
 
     def blocks(self) -> range:
         """Starts of pieces of a moderate number of values; their step is the number of samples in each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -84,6 +85,20 @@ class Problem(ABC):
             known = ", ".join(cls.presets) or "none"
             raise ValueError(f"problem '{cls.name}' has no preset '{name}'. Known: {known}.")
         return cls(**{**cls.presets[name], **settings})
+
+    def expect_range(self, setting: str, least: float = -math.inf, most: float = math.inf, *, reached: bool = False) -> None:
+        """Check a setting that is a range of what is drawn: numbers between two others, the least of which may be `reached` or not.
+
+        Raises:
+            ValueError: it is none, its ends are in the wrong order, or numbers lie outside.
+        """
+        values = getattr(self, setting)
+        fits = len(values) == 2 and least <= values[0] <= values[1] < most
+        if not fits or (values[0] == least and not reached):
+            between = f" {'not below' if reached else 'above'} {least:g}" if math.isfinite(least) else ""
+            limit = "" if math.isinf(most) else f" and below {most:g}"
+            shown = ",".join(f"{value:g}" for value in values)
+            raise ValueError(f"{self.name} expects {setting} as a range [low,high]{between}{limit}, the lower end first; got [{shown}].")
 
     def draw(self, count: int, *, seed: int = 0, start: int = 0, device: str | torch.device = "cpu") -> Fields:
         """Samples start .. start + count - 1 of a seed, float64, with their parameters and stated laws.

@@ -237,6 +237,7 @@ def _allocate(file: h5py.File, name: str, count: int, like: Tensor) -> h5py.Data
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_obj_track_times(False)  # the same fields make the same file, to the byte
     parent = file.require_group(os.path.dirname(name)) if "/" in name else file
     space = h5py.h5s.create_simple((count, *like.shape[1:]))
     identifier = h5py.h5d.create(

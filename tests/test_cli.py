@@ -24,10 +24,15 @@ import pcfm
 from constraints import Axis, Grid
 from pcfm.cli import COMMANDS, gather
 from pcfm.commands import common, data
-from pcfm.experiment import NETWORKS, SOURCES, shipped
+from pcfm.configuration import COUPLINGS, NETWORKS, SCHEDULES, SOURCES
+from pcfm.guidance import GUIDANCES
 from pcfm.laws import LAWS, Context, standing
+from pcfm.likelihood import DIVERGENCES
 from pcfm.methods import METHODS, SOLVERS
+from pcfm.objective import TIME_LAWS
 from pcfm.report import Record
+from pcfm.samplers.times import TIMES
+from pcfm.shelf import shipped
 from pde_datasets import PROBLEMS, Fields, store
 from pde_datasets.loaders import FORMATS
 from tests.commands import Call, start
@@ -264,7 +269,7 @@ def test_inspect_tells_what_is_in_a_file_and_which_laws_hold(call: Call) -> None
 
 def test_inspect_checks_what_could_hold_between_walls(call: Call) -> None:
     document = call("inspect walls.h5 --json").json()
-    assert {row["law"] for row in document["laws"]} == {"divergence-free:scheme=central", "no-slip", "momentum:value=0"}
+    assert {row["law"] for row in document["laws"]} == {"divergence-free:scheme=central", "momentum:value=0"}
     assert not any(row["holds"] for row in document["laws"])
     assert "together" not in document
 
@@ -525,8 +530,14 @@ TABLES: dict[str, list[str]] = {
     "laws": list(LAWS),
     "methods": list(METHODS),
     "solvers": list(SOLVERS),
+    "spacings": list(TIMES),
+    "schedules": list(SCHEDULES),
+    "couplings": list(COUPLINGS),
+    "times": list(TIME_LAWS),
     "networks": list(NETWORKS),
     "sources": list(SOURCES),
+    "guidance": list(GUIDANCES),
+    "divergences": list(DIVERGENCES),
     "formats": list(FORMATS),
     "models": list(shipped()),
 }
@@ -692,7 +703,7 @@ def test_importing_is_cheap_and_names_come_when_asked_for() -> None:
 import sys, pcfm
 assert not {"torch", "numpy", "h5py", "tyro"} & set(sys.modules)
 import constraints
-assert not {"h5py", "scipy", "matplotlib", "tyro", "safetensors", "torchdiffeq", "pcfm.experiment"} & set(sys.modules), sys.modules
+assert not {"h5py", "scipy", "matplotlib", "tyro", "safetensors", "torchdiffeq", "pcfm.configuration"} & set(sys.modules), sys.modules
 for name in pcfm.__all__:
     assert getattr(pcfm, name) is not None
 from pcfm import load, sample, wrap, Flow, Samples

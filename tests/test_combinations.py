@@ -26,8 +26,14 @@ REFUSED = {
 }
 
 
-HARD = {("dual", "walls, initial data and energy"), ("diffusionpde", "cells, ends and budget")}
-"""Where three steps end too far from a curved law: reported as diverged, or as not converged."""
+HARD = {
+    ("dual", "walls, initial data and energy"),
+    ("dual", "cells, ends and budget"),
+    ("diffusionpde", "cells, ends and a quadratic budget"),
+    ("ipcfm-barrier", "poisson between nodes"),
+}
+"""Where three steps end too far from a curved law to be sure of the nearest field, or of any, or where descent of a fixed rate is too fast
+for a steep law: what is not converged is said to be so."""
 
 
 class Calm(nn.Module):
@@ -63,36 +69,31 @@ def check(method: str, name: str) -> None:
         return
     samples = drawn()
     assert samples.u.shape == (3, channels, *sizes)
-    if (method, name) in HARD:
-        assert not samples.converged.all()
-        assert not (samples.failed & samples.converged).any()
-        return
-    assert samples.u.isfinite().all(), samples.causes
+    assert not (samples.failed & samples.converged).any()
+    judged = samples.converged if (method, name) in HARD else torch.ones(3, dtype=torch.bool)
+    assert samples.u[judged].isfinite().all(), samples.causes
     if method == "pcfm-published" and not all(leaf.convex for leaf in law.leaves() if leaf.variance is None):
         return  # a step is all that it takes: curved laws are not met, and the certificate says so
     for leaf in law.leaves():
         if leaf.variance is None:
             residual, scale = leaf.measure(samples.u.double())
-            assert (leaf.excess(residual) <= 1e-6 * scale).all(), leaf.name
+            assert (leaf.excess(residual) <= 1e-6 * scale)[judged].all(), leaf.name
     if all(leaf.variance is None for leaf in law.leaves()):  # beside curved laws, what is seen with noise need not be nearest
-        assert samples.converged.all()
+        assert samples.converged[judged].all()
 
 
 LAWFUL = [name for name, kind in METHODS.items() if kind.lawful]
 
 
-DEAR = {("ipcfm-slack", "bounded flow"), ("ipcfm-active", "bounded flow")}
-"""Their steps take a thousand conjugate gradients where near bounds and a divergence repeat each other."""
-
 PAIRS = [(method, name) for method in LAWFUL for name in LAWS]
 
 
-@pytest.mark.parametrize(("method", "name"), [pair for pair in PAIRS if pair[1] in FEW and pair not in DEAR])
+@pytest.mark.parametrize(("method", "name"), [pair for pair in PAIRS if pair[1] in FEW])
 def test_methods_meet_a_law_of_each_kind(method: str, name: str) -> None:
     check(method, name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "name"), [pair for pair in PAIRS if pair[1] not in FEW or pair in DEAR])
+@pytest.mark.parametrize(("method", "name"), [pair for pair in PAIRS if pair[1] not in FEW])
 def test_methods_meet_every_law(method: str, name: str) -> None:
     check(method, name)

@@ -14,6 +14,7 @@ from torch import Tensor
 import pcfm
 import pcfm.coupling
 from constraints import Axis, Grid
+from pcfm.configuration import COUPLINGS, read_experiment
 from pcfm.coupling import (
     EntropicTransport,
     Independent,
@@ -25,10 +26,11 @@ from pcfm.coupling import (
     assignment,
     squared_distances,
 )
-from pcfm.experiment import COUPLINGS, fit, load, read_experiment
+from pcfm.experiment import fit
 from pcfm.objective import bridge_score_loss
 from pcfm.path import AffinePath, BridgePath
 from pcfm.samplers import BridgeDiffusion, Euler, Heun
+from pcfm.shelf import load
 from pcfm.training import TrainingSettings
 from pcfm.velocity import GaussianFlow
 from pde_datasets import Fields
@@ -308,7 +310,7 @@ def test_a_rectified_coupling_takes_pairs_of_a_model(tmp_path: Path) -> None:
     chosen = [f"coupling.model={tmp_path / 'teacher'}", "coupling.count=16", "coupling.steps=4", "coupling.kind=rectified"]
     student = fit(fields(), read_experiment(None, [*TINY, *chosen]), tmp_path / "student")
     assert not student.independent
-    from pcfm.experiment import build_coupling
+    from pcfm.teaching import build_coupling
 
     table = read_experiment(None, [*TINY, *chosen]).coupling
     coupling = build_coupling(table, student.units, student.source)
@@ -320,9 +322,9 @@ def test_a_rectified_coupling_takes_pairs_of_a_model(tmp_path: Path) -> None:
     index = (drawn.x0[:, None] - pairs.x0[None]).square().sum((2, 3)).argmin(1)
     assert torch.equal(pairs.x1[index], drawn.x1)
     with pytest.raises(ValueError, match="source of this run"):
-        build_coupling(table, student.units, pcfm.experiment.SOURCES["smooth"](LINE, 1))
+        build_coupling(table, student.units, pcfm.configuration.SOURCES["smooth"](LINE, 1))
     with pytest.raises(ValueError, match="1 channels on"):
-        build_coupling(table, student.units, pcfm.experiment.SOURCES["white"](Grid(Axis("x", 9, periodic=True)), 1))
+        build_coupling(table, student.units, pcfm.configuration.SOURCES["white"](Grid(Axis("x", 9, periodic=True)), 1))
 
 
 def test_rectified_pairs_straighten_the_flow() -> None:

@@ -19,6 +19,10 @@ from pde_datasets.loaders.words import Words
 ROOT = Path(__file__).resolve().parents[1]
 
 
+TOLD = ("raissi_pinns/KdV.mat", "pyro2/sod_x_0076.h5", "pivpy_soapfilm/Run000001.T000.D000.P000.H001.L.vec")
+"""Real files of which docs/real-data.md shows what is printed."""
+
+
 def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
 
@@ -65,7 +69,7 @@ def test_generation_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_flow_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pcfm.experiment import COUPLINGS, SCHEDULES
+    from pcfm.configuration import COUPLINGS, OBJECTIVES, SCHEDULES
 
     monkeypatch.chdir(tmp_path)
     run_console("docs/flow.md")
@@ -73,7 +77,7 @@ def test_flow_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for block in blocks("docs/flow.md", "python"):
         exec(compile(block, "docs/flow.md", "exec"), namespace)
     text = (ROOT / "docs" / "flow.md").read_text()
-    assert all(f"| `{name}` |" in text for name in (*SCHEDULES, *COUPLINGS)), "the tables name every schedule and coupling"
+    assert all(f"| `{name}` |" in text for name in (*SCHEDULES, *COUPLINGS, *OBJECTIVES)), "the tables name them all"
 
 
 def test_sampling_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +98,7 @@ def test_readme_console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_real_data_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_data: Path) -> None:
     """As written, with fewer training steps."""
     monkeypatch.chdir(tmp_path)
-    for name in ("neuraloperator/burgers_train_16.pt", "neuraloperator/burgers_test_16.pt", "pyro2/shear_128_0216.h5"):
+    for name in ("neuraloperator/burgers_train_16.pt", "neuraloperator/burgers_test_16.pt", "pyro2/shear_128_0216.h5", *TOLD):
         if not (real_data / name).exists():
             pytest.skip(f"{name} not found; docs/data.md names its source")
         (tmp_path / Path(name).name).symlink_to(real_data / name)

@@ -60,7 +60,7 @@ def test_where_all_samples_fail_nothing_is_certified() -> None:
 def test_the_command_delivers_the_others(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With their own targets, numbered, and exit status 1."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pcfm.experiment.load", lambda name, device: flow(0.7))
+    monkeypatch.setattr("pcfm.shelf.load", lambda name, device: flow(0.7))
     first = torch.randn(9, 1, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     store.write(Path("first.h5"), Fields(first, GRID.space, ("u",)))
     ran = call(
@@ -83,7 +83,7 @@ def test_the_command_delivers_the_others(call: Call, tmp_path: Path, monkeypatch
 
 def test_the_command_refuses_where_all_fail(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pcfm.experiment.load", lambda name, device: flow(-torch.inf))
+    monkeypatch.setattr("pcfm.shelf.load", lambda name, device: flow(-torch.inf))
     ran = call("sample broken --count 3 --steps 4 --out s.h5")
     assert ran.status == 2
     assert "all 3 samples of a batch of model 'broken' failed: the network gave NaN or Inf at t = 0.75. Train it again" in ran.err

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from constraints import Axis, Grid
 from pde_datasets import Fields, store
-from pde_datasets.fields import Batches, join
+from pde_datasets.fields import Batches, Shuffled, join
 from pde_datasets.lazy import Lazy
 from pde_datasets.mesh import Equation, Mesh, csr, on_mesh
 from pde_datasets.problems import Heat
@@ -223,10 +223,13 @@ def test_windows_keep_laws_of_every_time_only() -> None:
     assert "problem_settings" not in windows.attributes
 
 
-@pytest.mark.parametrize("frames", [0, 10])
-def test_windows_that_do_not_fit_are_refused(frames: int) -> None:
-    with pytest.raises(ValueError, match="fit 9 times"):
-        WAVES.draw(1).windows(frames)
+def test_windows_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="fit 9 times; 10 times, one every 1, take 10"):
+        WAVES.draw(1).windows(10)
+    with pytest.raises(ValueError, match="fit 9 times; 5 times, one every 3, take 13"):
+        WAVES.draw(1).windows(5, stride=3)
+    with pytest.raises(ValueError, match="at least 1 as frames, every and stride; got 0, 1 and 1"):
+        WAVES.draw(1).windows(0)
     with pytest.raises(ValueError, match="equally spaced times"):
         Fields(torch.zeros(1, 1, 4), LINE, ("u",)).windows(1)
 
@@ -278,13 +281,22 @@ def test_thinner_grids_say_which_laws_they_break(strides: dict[str, int], laws: 
     assert ("mass" in thin.attributes.get("notes", "")) == (not laws)
 
 
-def test_a_stride_that_does_not_divide_a_period_leaves_unequal_spacings() -> None:
-    thin = WAVES.draw(1).thinned(x=3)
-    axis = thin.grid.axes[1]
-    assert axis.periodic
-    assert not axis.uniform
-    assert axis.extent == pytest.approx(2 * math.pi)
-    assert axis.points == 6
+def test_a_stride_that_does_not_divide_a_period_is_refused() -> None:
+    """Spacings would be unequal; along axes with ends the rest is left out."""
+    with pytest.raises(ValueError, match=r"divides the 16 points of the periodic axis x, .* got x=3. Take one of 2, 4, 8, 16"):
+        WAVES.draw(1).thinned(x=3)
+    thin = WAVES.draw(1).thinned(time=3).grid.axes[0]
+    assert thin.uniform
+    assert thin.points == 3
+    assert thin.extent == pytest.approx(0.75)
+
+
+def test_periodic_points_at_unequal_distances_are_thinned_as_they_are() -> None:
+    axis = Axis.at("x", [0.0, 0.1, 0.3, 0.6], periodic=True, length=1.0)
+    thin = Fields(torch.arange(4.0)[None, None], Grid(axis), ("u",)).thinned(x=3).grid.axes[0]
+    assert thin.periodic
+    assert thin.extent == pytest.approx(1.0)
+    assert thin.positions().tolist() == [0.0, 0.6]
 
 
 def test_strides_along_unknown_axes_are_refused() -> None:
@@ -304,9 +316,40 @@ def test_batches_feed_a_torch_loader(tmp_path: Path) -> None:
     assert [len(u) for u in fields] == [3, 3, 1]
     assert torch.equal(torch.cat(fields), whole.values)
     assert torch.equal(torch.cat([p["phase"] for _, p in loader]), whole.parameters["phase"])
+    rows = torch.tensor([5, 0, 3])
+    for source in (whole, store.read(path), store.read(path).take(torch.arange(7))):
+        u, parameters = Batches(source)[rows]
+        assert torch.equal(u, whole.values[rows])
+        assert torch.equal(parameters["phase"], whole.parameters["phase"][rows])
     single, parameters = Batches(whole)[2]
     assert torch.equal(single, whole.values[2])
     assert parameters["phase"] == whole.parameters["phase"][2]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_shuffled_batches_are_an_epoch_each(workers: int) -> None:
+    """Every sample once, in another order each time; the order is that of seed and epoch, whoever reads."""
+    whole = WAVES.draw(7, seed=3)
+
+    def epochs(seed: int, first: int = 0) -> list[Tensor]:
+        sampler = Shuffled(7, 3, seed=seed, epoch=first)
+        loader = torch.utils.data.DataLoader(Batches(whole), sampler=sampler, batch_size=None, num_workers=workers)
+        return [torch.cat([p["phase"] for _, p in loader]) for _ in range(2 - first)]
+
+    one, two = epochs(1)
+    phase = whole.parameters["phase"]
+    assert torch.equal(one.sort().values, phase.sort().values)
+    assert torch.equal(two.sort().values, phase.sort().values)
+    assert not torch.equal(one, two)
+    assert torch.equal(two, epochs(1, first=1)[0])
+    assert not torch.equal(one, epochs(2)[0])
+    assert [len(rows) for rows in Shuffled(7, 3)] == [3, 3, 1]
+    assert len(Shuffled(7, 3)) == 3
+
+
+def test_batches_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="one a batch; got 7 and 0"):
+        Shuffled(7, 0)
 
 
 # --- meshes ------------------------------------------------------------------------------------------------------------------------

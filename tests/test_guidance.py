@@ -390,6 +390,17 @@ def test_classifier_free_guidance_between_gaussians_scales_by_the_geometric_mean
     assert torch.allclose(mixed[1:2], guided(x[1:2], at(0.3)))
 
 
+@pytest.mark.parametrize(("rule", "each"), [(Euler, 1), (Heun, 2), (RungeKutta4, 4)])
+def test_classifier_free_guidance_doubles_the_network_calls(rule: type[Sampler], each: int) -> None:
+    """Inside its interval: the conditional network alone is asked outside."""
+    conditional, unconditional = NetworkVelocity(Network(), "x,t"), NetworkVelocity(Network(), "x,t")
+    x0 = normal((2, 1, 5), 26)
+    rule(ClassifierFree(conditional, unconditional, 2.0))(x0, times(10))
+    assert (conditional.calls, unconditional.calls) == (10 * each, 10 * each)
+    Euler(ClassifierFree(conditional, unconditional, 2.0, interval=(0.25, 0.55)))(x0, times(10))
+    assert (conditional.calls, unconditional.calls) == (10 * each + 10, 10 * each + 3)
+
+
 # The transport and its gradient
 
 

@@ -80,13 +80,21 @@ def test_shock_tubes_have_the_published_middle_states(name: str, figure: Figure)
         assert solution.speeds[0].tolist() == pytest.approx(SPEEDS[name], abs=6e-5)
 
 
-def test_the_mirrored_blast_and_the_gas_of_five_thirds() -> None:
+def test_the_mirrored_blast_and_the_gas_of_five_thirds(figure: Figure) -> None:
     mirror = gas_riemann(state(1.0, 0.0, 0.01), state(1.0, 0.0, 100.0), 1.4)
     assert mirror.star_left[0].tolist() == pytest.approx([5.992417, -6.196328, 46.095044], abs=6e-7)
     assert mirror.star_right[0, 0].item() == pytest.approx(0.575113, abs=6e-7)
     assert mirror.speeds[0].tolist() == pytest.approx([-7.437476, -7.437476, 4.3966, 11.8322], abs=5e-5)
     pdebench = gas_riemann(state(1.0, 0.75, 1.0), state(0.125, 0.0, 0.1), 5 / 3)
     assert pdebench.star_left[0, 1:].tolist() == pytest.approx([1.290992, 0.471293], abs=6e-7)
+    for case, solution, known in (
+        ("mirrored blast", mirror, (46.095044, -6.196328)),
+        ("toro1 with gamma = 5/3", pdebench, (0.471293, 1.290992)),
+    ):
+        for quantity, channel, value in zip(("p*", "u*"), (2, 1), known, strict=True):
+            figure(
+                "euler-1d", f"exact solution, {case}: {quantity}", solution.star_left[0, channel], "another exact solver", reference=value
+            )
 
 
 @pytest.mark.parametrize(("file", "name", "time"), [("sod", "sod", 0.2), ("test2", "toro2", 0.15), ("test3", "toro3", 0.012)])

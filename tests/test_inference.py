@@ -6,9 +6,11 @@ import math
 
 import pytest
 import torch
+from scipy.stats import kstest
 from torch import Tensor
 
 from pcfm.inference import FMPE, Posterior
+from pcfm.metrics import pit, ranks
 
 A = torch.tensor([[1.0, 0.5], [-0.3, 0.8], [0.2, 0.4]], dtype=torch.float64)
 NOISE = 0.5
@@ -75,6 +77,49 @@ def test_the_condition_matters(learnt: Posterior) -> None:
     assert far.norm() > 1.0
 
 
+WIDE = torch.randn(6, 4, generator=torch.Generator().manual_seed(20), dtype=torch.float64) / 2
+
+
+@pytest.mark.slow
+def test_a_linear_gaussian_posterior_in_full_size() -> None:
+    """Four parameters, six observations, 20,000 simulations: moments, densities, evidence at 20 observations; ranks of 300 more."""
+    generator = torch.Generator().manual_seed(21)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    def simulate(count: int) -> tuple[Tensor, Tensor]:
+        theta = normal(count, 4)
+        return theta, theta @ WIDE.T + NOISE * normal(count, 6)
+
+    prior = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(4, dtype=torch.float64), 1.0), 1)
+    posterior = FMPE(prior).append_simulations(*simulate(20_000)).train(steps=4000, batch=256)
+    precision = torch.eye(4, dtype=torch.float64) + WIDE.T @ WIDE / NOISE**2
+    evidence = torch.distributions.MultivariateNormal(
+        torch.zeros(6, dtype=torch.float64), WIDE @ WIDE.T + NOISE**2 * torch.eye(6, dtype=torch.float64)
+    )
+    divergences, shifts, spreads, misses = [], [], [], []
+    for number, x in enumerate(simulate(20)[1]):
+        target = torch.distributions.MultivariateNormal(torch.linalg.solve(precision, WIDE.T @ x / NOISE**2), precision_matrix=precision)
+        draws = posterior.sample((2000,), x, seed=number)
+        found = torch.distributions.MultivariateNormal(draws.mean(0), torch.cov(draws.T))
+        divergences.append(float(torch.distributions.kl_divergence(found, target)))
+        shifts.append(float(((found.mean - target.mean) / target.variance.sqrt()).square().mean().sqrt()))
+        spreads.append(float((found.covariance_matrix - target.covariance_matrix).norm() / target.covariance_matrix.norm()))
+        misses.append(float((posterior.log_prob(draws[:200], x) - target.log_prob(draws[:200])).abs().mean()))
+    assert sorted(divergences)[10] <= 0.03
+    assert max(divergences) <= 0.1
+    assert max(shifts) <= 0.15
+    assert max(spreads) <= 0.15
+    assert sum(misses) / len(misses) <= 0.2
+    weighed = posterior.importance_sample(lambda theta, y: torch.distributions.Normal(theta @ WIDE.T, NOISE).log_prob(y).sum(1), 10_000, x)
+    assert weighed.efficiency > 0.8
+    assert weighed.log_evidence == pytest.approx(float(evidence.log_prob(x)), abs=0.01)
+    theta, x = simulate(300)
+    below = ranks(posterior.sample_batched((100,), x, seed=1), theta)
+    assert all(kstest(pit(below[:, i], 100).numpy(), "uniform").pvalue > 1e-3 for i in range(4))
+
+
 @pytest.mark.parametrize("bounded", [False, True])
 def test_densities_are_normalised_whatever_is_learnt(bounded: bool) -> None:
     generator = torch.Generator().manual_seed(1)
@@ -138,12 +183,14 @@ def c2st(a: Tensor, b: Tensor) -> float:
 def test_two_moons() -> None:
     generator = torch.Generator().manual_seed(0)
     theta = 2 * torch.rand(30_000, 2, generator=generator, dtype=torch.float64) - 1
-    posterior = FMPE(width=128, depth=4).append_simulations(theta, moons(theta, generator)).train(steps=6000, batch=512)
+    prior = torch.distributions.Independent(torch.distributions.Uniform(*torch.tensor([[-1.0, -1.0], [1.0, 1.0]])), 1)
+    posterior = FMPE(prior, width=128, depth=4).append_simulations(theta, moons(theta, generator)).train(steps=6000, batch=512)
     for x, bound in (((0.0, 0.0), 0.62), ((-0.3, 0.2), 0.60), ((-0.6, -0.4), 0.66)):
         at = torch.tensor(x, dtype=torch.float64)
         reference = exact_moons(at, 1000, torch.Generator().manual_seed(1))
         assert c2st(posterior.sample((1000,), at), reference) <= bound
         assert c2st(theta[:1000], reference) > 0.9  # control: the prior
+        assert posterior.leakage(at) < 0.03
 
 
 def test_the_reference_draws_of_two_moons_come_back_to_the_observation() -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from constraints import Axis, Grid, Units
-from pcfm.experiment import fit, read_experiment
+from pcfm.configuration import read_experiment
+from pcfm.experiment import fit
 from pcfm.likelihood import (
     Exact,
     Hutchinson,
@@ -132,6 +133,21 @@ def test_densities_of_a_mixture_and_their_integral() -> None:
     likely = exact > -15
     assert (found.log_density - exact)[likely].abs().max() < 1e-4
     assert found.log_density.exp().sum().item() * 0.25**2 == pytest.approx(1, abs=0.01)
+
+
+def test_a_mixture_and_back() -> None:
+    """Noise to fields and fields to noise, by the default rule: to 1e-4 at a tolerance of 1e-7, and not at 1e-3."""
+    x0, source, oracle = normal((64, 1, 2), 3), WhiteNoise(Grid(Axis("x", 2)), 1), MixtureOracle(MIXTURE)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        return oracle(x, t.clamp_max(1 - 1e-7))
+
+    lost = []
+    for tolerance in (1e-7, 1e-3):
+        made = sample_likelihood(velocity, AffinePath(), source, x0, tolerance=tolerance)
+        back = log_likelihood(velocity, AffinePath(), source, made.x0, tolerance=tolerance)
+        lost.append((back.x0 - x0).abs().max())
+    assert lost[0] <= 1e-4 < lost[1]
 
 
 # --- sources -----------------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ WHOLE = {
 }  # fmt: skip
 """Formats whose fields are a tensor, read at once or mapped; those of the others stay in their files."""
 
-FOLDERS = ("blastnet", "diffusionpde/pairs", "flowbench", "cfdbench", "netcdf/zarr")
+FOLDERS = ("blastnet", "diffusionpde/pairs", "diffusionpde/flows", "flowbench", "cfdbench", "netcdf/zarr")
 BINARY = [kind for kind in (*test_loaders_hdf5.WRITERS, *test_loaders_arrays.WRITERS) if not kind.startswith(FOLDERS)]
 """Files that say how much they hold."""
 

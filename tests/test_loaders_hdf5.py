@@ -850,6 +850,54 @@ def test_diffusionpde_scaled_pairs(tmp_path: Path) -> None:
     assert torch.equal(one.u[0], fields.u[10])
 
 
+def write_flows(folder: Path, bodies: tuple[int, ...] = (), samples: int = 2) -> Path:
+    """`v.npy` (N, x, y, t) as the published test data hold it, with a disk at rest; for several bodies a numbered folder each."""
+    x, y = np.meshgrid(centres(8), centres(6), indexing="ij")
+    for number in bodies or (0,):
+        home = folder / str(number) if bodies else folder
+        home.mkdir(parents=True)
+        disk = (x - 0.3 - 0.02 * number) ** 2 + (y - 0.5) ** 2 < 0.04
+        moving = value(*np.meshgrid(np.arange(samples) + number, centres(8), centres(6), np.arange(5.0), indexing="ij"))
+        np.save(home / "v.npy", np.where(disk[None, :, :, None], 0.0, 1.0 + moving))
+    return folder
+
+
+def test_diffusionpde_flows_about_bodies(tmp_path: Path) -> None:
+    """Time comes last in the file and first in the fields; bodies in the order of their numbers, not of their names."""
+    one = loaders.open(write_flows(tmp_path / "one"))
+    stored = np.load(tmp_path / "one" / "v.npy")
+    assert one.attributes["format"] == "diffusionpde"
+    assert one.u.shape == (2, 1, 5, 8, 6)
+    assert one.grid.names == ("time", "x", "y")
+    assert one.channels == ("speed",)
+    assert one.parameters == {}
+    np.testing.assert_array_equal(one.values[:, 0].permute(0, 2, 3, 1).numpy(), stored)
+    still = int((stored[0] == 0).all(-1).sum())
+    assert still > 3
+    assert f"{still} points" in one.attributes["notes"]
+    many = loaders.open(write_flows(tmp_path / "many", (10, 9)))
+    assert many.parameters["body"].tolist() == [9, 9, 10, 10]
+    np.testing.assert_array_equal(many.values[3, 0, 4].numpy(), np.load(tmp_path / "many" / "10" / "v.npy")[1, ..., 4])
+    assert loaders.open(tmp_path / "many" / "10").parameters == {}
+
+
+def test_diffusionpde_flows_that_do_not_fit(tmp_path: Path) -> None:
+    flows = write_flows(tmp_path / "many", (1, 2))
+    for wrong, message in (
+        (np.zeros((2, 8, 6, 4)), r"flows of one shape and type; got \(1, 4, 8, 6\) float64, \(1, 5, 8, 6\) float64"),
+        (np.zeros((2, 8, 6, 5), np.float32), "one shape and type"),
+        (np.zeros((2, 8, 6)), r"numbers \(N, x, y, t\) in 2/v.npy, .* got float64 of shape \(2, 8, 6\)"),
+        (np.zeros((0, 8, 6, 5)), "at least one of each"),
+        (np.full((2, 8, 6, 5), np.nan), "expects finite values"),
+    ):
+        np.save(flows / "2" / "v.npy", wrong)
+        with pytest.raises(ValueError, match=message):
+            loaders.open(flows)
+    np.save(flows / "1" / "u.npy", np.zeros((2, 8, 6, 5)))
+    with pytest.raises(ValueError, match="not recognised"):
+        loaders.open(flows)
+
+
 def test_diffusionpde_does_not_take_other_arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.random.default_rng(0).random((8, 6, 2)))
     assert not FORMATS["diffusionpde"].recognises(tmp_path / "a.npy")
@@ -1039,6 +1087,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
         for kind in MAT
     },
     "diffusionpde/pairs": lambda folder: write_pairs(folder / "pairs", 3),
+    "diffusionpde/flows": lambda folder: write_flows(folder / "flows", (1, 2)),
     "apebench": write_scenario,
     "blastnet": lambda folder: write_blastnet(folder / "set"),
     "blastnet/cubes": lambda folder: write_cubes(folder / "cubes"),

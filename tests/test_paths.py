@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import pcfm
 from constraints import Axis, Grid, Mass
-from pcfm.experiment import SCHEDULES, read_experiment
+from pcfm.configuration import SCHEDULES, read_experiment
 from pcfm.methods import METHODS, SOLVERS, solver_on
 from pcfm.objective import TIME_LAWS, WEIGHTS, Beta, LogitNormal, Mode, Objective, Power, Shifted, TimeLaw, Uniform, time_law
 from pcfm.parametrisation import PREDICTIONS, MirroredVelocity, PredictedVelocity, RescheduledVelocity, convert

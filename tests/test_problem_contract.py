@@ -52,6 +52,15 @@ def test_a_sample_depends_on_seed_and_index_alone(problem: Problem) -> None:
     assert (whole.u[0] - whole.u[4]).abs().max() > 1e-3 * scale
 
 
+def test_ranges_with_their_ends_exchanged_are_refused(problem: Problem) -> None:
+    """Pairs of the type of a range; Darcy's shape is two unlike numbers."""
+    pairs = [f for f in attributes(problem) if f.type == "tuple[float, float]" and (problem.name, f.name) != ("darcy", "shape")]  # type: ignore[arg-type]
+    for pair in pairs:
+        high = max(getattr(problem, pair.name)) + 1.0
+        with pytest.raises(ValueError, match=pair.name):
+            replace(problem, **{pair.name: (high, high - 0.5)})  # type: ignore[type-var]
+
+
 def test_drawn_fields_say_what_they_are(problem: Problem) -> None:
     drawn = problem.draw(3, seed=11)
     assert isinstance(drawn, Fields)

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from pcfm.cli import main
 from pcfm.commands import common, data
-from pcfm.experiment import Experiment, fit, read_experiment
+from pcfm.configuration import Experiment, read_experiment
+from pcfm.experiment import fit
 from pde_datasets import store
 
 NETWORK = "network.modes=4 network.width=8 network.depth=2 training.batch=8"
@@ -124,6 +125,7 @@ def test_fields_of_a_killed_run_are_completed_bit_for_bit(command: str, capsys: 
     assert run(f"{command} a.h5 --resume") == 0
     assert run(f"{command} b.h5") == 0
     assert same("a.h5", "b.h5")
+    assert Path("a.h5").read_bytes() == Path("b.h5").read_bytes()
     assert not part.exists()
     assert not ledger.exists()
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from constraints import Axis, Budget, Constraint, Grid, InitialCondition, Intersection, project
 from pcfm import suite_laws
-from pcfm.experiment import read_experiment
+from pcfm.configuration import read_experiment
 from pcfm.generation import certify
 from pcfm.methods import METHODS
 from pcfm.metrics import literature, violation

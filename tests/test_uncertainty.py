@@ -15,7 +15,7 @@ from pcfm.objective import flow_matching_loss
 from pcfm.path import AffinePath
 from pcfm.schedule import Cosine, Linear
 from pcfm.source import SmoothNoise, WhiteNoise
-from pcfm.uncertainty import endpoint_covariance, endpoint_variance, laplace, spread
+from pcfm.uncertainty import Iterates, endpoint_covariance, endpoint_variance, laplace, spread, swag
 from tests.oracles_gmm import Mixture, MixtureOracle
 
 PAIR = Grid(Axis("x", 2, periodic=True))
@@ -129,6 +129,77 @@ def test_draws_of_the_posterior_spread_their_samples_as_they_should() -> None:
     measured = result.epistemic.square().mean((1, 2)).sqrt()
     assert bool(((measured / expected - 1).abs() <= 0.1).all())
     assert measured[2] > 3 * measured[0]  # beyond the data the cubic is open
+
+
+class Whitened(nn.Module):
+    """A velocity that is affine in a condition of two values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2).double()
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        return self.linear(condition[:, 0])[:, None]
+
+
+@pytest.fixture(scope="module")
+def iterates() -> tuple[Iterates, Tensor, Tensor]:
+    """Those of a regression on features of mean zero and covariance one, exactly: curvature is one in all directions."""
+    generator = torch.Generator().manual_seed(5)
+    y = torch.randn(128, 2, generator=generator, dtype=torch.float64)
+    y = y - y.mean(0)
+    y = torch.linalg.solve_triangular(torch.linalg.cholesky(y.T @ y / 128), y.T, upper=False).T[:, None]
+    x1 = 0.5 * y + 0.8 * torch.randn(128, 1, 2, generator=generator, dtype=torch.float64)
+    torch.manual_seed(0)
+    network = Whitened()
+    with torch.no_grad():  # trained: least squares
+        found = torch.linalg.lstsq(torch.cat([y[:, 0], torch.ones(128, 1, dtype=torch.float64)], dim=1), x1[:, 0]).solution
+        network.linear.weight.copy_(found[:2].T)
+        network.linear.bias.copy_(found[2])
+    flow = pcfm.Flow(
+        network, AffinePath(), WhiteNoise(PAIR, 1), Units.identity(1), PAIR, ("u",), ("1",), condition="initial", call="x,t,condition"
+    )
+    return swag(flow, x1, condition=y, collected=200, batch=4, every=20), x1, y
+
+
+def test_iterates_have_the_posterior_of_bayesian_regression(iterates: tuple[Iterates, Tensor, Tensor]) -> None:
+    """Rate, mean and variance; of twice the rate the variance would be twice that."""
+    found, x1, y = iterates
+    exact = laplace(found.flow, x1, layer="linear", condition=y, bins=1, passes=20, prior=0.0)
+    variance = torch.linalg.inv(exact.precision).diagonal()
+    torch.testing.assert_close(variance, variance.mean().expand(3), rtol=1e-6, atol=0)
+    assert found.rate == pytest.approx(2 * 4 / 128, rel=0.25)  # of curvature one, which probes know to a tenth
+    stated = float(variance.mean()) * found.rate / (2 * 4 / 128)
+    assert float(found.variance.mean()) == pytest.approx(stated, rel=0.15)
+    trained = torch.nn.utils.parameters_to_vector(found.flow.network.parameters()).detach()
+    assert (found.mean - trained).abs().max() <= 4 * (stated / 100) ** 0.5
+
+
+def test_draws_of_iterates_have_half_their_variance_and_half_their_covariance(iterates: tuple[Iterates, Tensor, Tensor]) -> None:
+    found = iterates[0]
+    generator = torch.Generator().manual_seed(6)
+    weights = [torch.nn.utils.parameters_to_vector(found.draw(generator).network.parameters()).detach() for _ in range(4000)]
+    expected = found.variance.diag() / 2 + found.deviations.T @ found.deviations / (2 * (len(found.deviations) - 1))
+    drawn = torch.cov(torch.stack(weights).T)
+    assert (drawn - expected).norm() <= 0.1 * expected.norm()
+    assert (torch.stack(weights).mean(0) - found.mean).abs().max() <= 5 * float(expected.diagonal().max() / 4000) ** 0.5
+
+
+def test_iterates_of_a_network_disagree_a_little() -> None:
+    grid = Grid(Axis("x", 8, periodic=True))
+    torch.manual_seed(0)
+    flow = pcfm.Flow(Perceptron(grid, 1, width=16), AffinePath(), WhiteNoise(grid, 1), Units.identity(1), grid, ("u",), ("1",), call="x,t")
+    x1 = torch.randn(64, 1, 8)
+    found = swag(flow, x1, collected=4, rank=2, batch=16)
+    generator = torch.Generator().manual_seed(1)
+    result = spread([found.draw(generator) for _ in range(4)], lambda member: pcfm.sample(member, 3, steps=3, seed=0).u)
+    assert 0 < float(result.epistemic.mean()) < 1
+    again = swag(flow, x1, collected=4, rank=2, batch=16)
+    assert torch.equal(found.mean, again.mean)
+    with pytest.raises(ValueError, match="rank of 2"):
+        swag(flow, x1, collected=4, rank=5)
+    with pytest.raises(ValueError, match="smaller rate"):
+        swag(flow, x1, collected=4, rank=2, rate=1e30)
 
 
 @pytest.mark.parametrize(

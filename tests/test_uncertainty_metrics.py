@@ -7,7 +7,8 @@ import torch
 from scipy.stats import kstest
 from torch import Tensor
 
-from pcfm.metrics import conformal, coverage, pit, ranks, tarp
+from pcfm.metrics import conformal, coverage, pit, ranks, spread_skill, tarp
+from pcfm.samplers import RungeKutta4
 
 SIMULATIONS, DRAWS, SIZE = 1000, 200, 3
 PRIOR = torch.tensor([1.0, 0.7, 1.5], dtype=torch.float64)
@@ -62,6 +63,22 @@ def test_ranks_of_an_exact_posterior_cover_as_stated_and_of_a_narrow_one_do_not(
         assert bool(((found_coverage.covered - found_coverage.nominal).abs() <= error).all()) == holds
         values = [float(kstest(pit(found[:, i], DRAWS).numpy(), "uniform").pvalue) for i in range(SIZE)]
         assert all(value > 1e-3 for value in values) == holds
+
+
+@pytest.mark.parametrize(("width", "holds"), [(1.0, True), (0.7, False)])
+def test_an_exact_conditional_flow_has_the_spread_of_its_errors(width: float, holds: bool) -> None:
+    """Ensembles from the flow of $p(x|y)$, y the truth seen through noise: spread over skill is one; from narrower noise it is not."""
+    generator = torch.Generator().manual_seed(4)
+    truth = torch.randn(500, 1, 4, generator=generator, dtype=torch.float64)
+    seen = truth + 0.5 * torch.randn(truth.shape, generator=generator, dtype=torch.float64)
+    mean, variance = 0.8 * seen, 0.2
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        return mean + (t * variance - (1 - t)) / (t**2 * variance + (1 - t) ** 2) * (x - t * mean)
+
+    noise = width * torch.randn(12, *truth.shape, generator=generator, dtype=torch.float64)
+    members = torch.stack([RungeKutta4(velocity)(x0, torch.linspace(0, 1, 21, dtype=torch.float64)) for x0 in noise])
+    assert (abs(float(spread_skill(members, truth)) - 1) <= 0.05) == holds
 
 
 @pytest.mark.parametrize("norm", ["max", "rms"])

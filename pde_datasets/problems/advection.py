@@ -60,6 +60,7 @@ class Advection(Problem):
             )
         if not self.duration > 0:
             raise ValueError(f"Advection expects a positive duration; got {self.duration}.")
+        self.expect_range("speed")
 
     @property
     def grid(self) -> Grid:

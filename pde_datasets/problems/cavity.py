@@ -61,9 +61,8 @@ class Cavity(Problem):
     def __post_init__(self) -> None:
         if self.cells < 3 or self.times < 1:
             raise ValueError(f"Cavity expects at least 3 cells an axis and one time; got {self.cells} and {self.times}.")
-        for name, (low, high) in (("reynolds", self.reynolds), ("lid", self.lid)):
-            if not 0 < low <= high:
-                raise ValueError(f"Cavity expects a range of positive numbers, lower end first, as {name}; got {(low, high)}.")
+        self.expect_range("reynolds", 0.0)
+        self.expect_range("lid", 0.0)
         if not 0 < self.courant <= 1 or self.duration <= 0:
             raise ValueError(f"Cavity expects a positive duration and 0 < courant <= 1; got {self.duration} and {self.courant}.")
 

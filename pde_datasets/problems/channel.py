@@ -67,9 +67,8 @@ class Channel(Problem):
             raise ValueError(
                 f"Channel expects at least 3 cells across and a length of whole cells; got {self.cells} cells and length {self.length}."
             )
-        for name, (low, high) in (("reynolds", self.reynolds), ("speed", self.speed)):
-            if not 0 < low <= high:
-                raise ValueError(f"Channel expects a range of positive numbers, lower end first, as {name}; got {(low, high)}.")
+        self.expect_range("reynolds", 0.0)
+        self.expect_range("speed", 0.0)
         if self.times < 2 or self.duration <= 0 or not 0 < self.courant <= 1:
             raise ValueError(
                 f"Channel expects at least two times, a positive duration and 0 < courant <= 1; "

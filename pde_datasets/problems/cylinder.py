@@ -91,8 +91,7 @@ class Cylinder(Problem):
                 f"behind those, and cells that grow; got upstream {self.upstream}, side {self.side}, wake {self.wake}, "
                 f"downstream {self.downstream}, growth {self.growth}."
             )
-        if not 0 < self.reynolds[0] <= self.reynolds[1]:
-            raise ValueError(f"Cylinder expects a range of positive Reynolds numbers, lower end first; got {self.reynolds}.")
+        self.expect_range("reynolds", 0.0)
         if self.spin_up < 0 or self.duration <= 0 or not 0 < self.courant <= 1:
             raise ValueError(
                 f"Cylinder expects a spin-up that is not negative, a positive duration and 0 < courant <= 1; "

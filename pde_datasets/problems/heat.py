@@ -57,7 +57,11 @@ class Heat(Problem):
         if self.boundary not in BOUNDARIES:
             raise ValueError(f"Heat expects a boundary among {', '.join(BOUNDARIES)}; got '{self.boundary}'.")
         if not 1 <= self.modes < self.points:
-            raise ValueError(f"Heat expects between 1 and {self.points - 1} modes, fewer than points; got {self.modes}.")
+            raise ValueError(
+                f"Heat expects at least one mode, and more points than modes; got points = {self.points}, modes = {self.modes}."
+            )
+        self.expect_range("diffusivity", 0.0, reached=True)
+        self.expect_range("phase")
 
     @property
     def grid(self) -> Grid:

@@ -7,7 +7,6 @@ change are conserved.
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,15 +65,6 @@ class Hyperbolic(Problem):
         """Raise unless a setting is one of the known names."""
         if getattr(self, setting) not in known:
             raise ValueError(f"{self.name} expects a {setting} out of {', '.join(known)}; got '{getattr(self, setting)}'.")
-
-    def expect_range(self, setting: str, least: float, most: float = math.inf, *, reached: bool = False) -> None:
-        """Raise unless a setting is a range (low, high) of numbers between two others, the least of which may be `reached` or not."""
-        values = getattr(self, setting)
-        fits = len(values) == 2 and least <= values[0] <= values[1] < most
-        if not fits or (values[0] == least and not reached):
-            between = f"not below {least:g}" if reached else f"above {least:g}"
-            limit = "" if math.isinf(most) else f" and below {most:g}"
-            raise ValueError(f"{self.name} expects {setting} as a range (low, high) {between}{limit}; got {values}.")
 
     @property
     def grid(self) -> Grid:

@@ -83,8 +83,8 @@ class InviscidBurgers(Problem):
             raise ValueError(
                 f"InviscidBurgers expects at least 3 points, 2 times and a positive width; got {self.points}, {self.times}, {self.width}."
             )
-        if not 0 <= self.inflow[0] <= self.inflow[1]:
-            raise ValueError(f"InviscidBurgers expects an inflow that is not negative, which would flow out; got {self.inflow}.")
+        self.expect_range("front")
+        self.expect_range("inflow", 0.0, reached=True)  # negative values would flow out
         courant = max(1.0, self.inflow[1]) * (self.points - 1) / (self.times - 1)
         if courant > COURANT[self.order]:
             raise ValueError(

@@ -77,8 +77,10 @@ class Kolmogorov(Problem):
             )
         if self.spin_up < 0:
             raise ValueError(f"Kolmogorov expects a spin-up that is not negative; got {self.spin_up}.")
-        if self.reynolds and not (len(self.reynolds) == 2 and 0 < self.reynolds[0] <= self.reynolds[1]):
-            raise ValueError(f"Kolmogorov expects a range (low, high) of positive Reynolds numbers, or none, (); got {self.reynolds}.")
+        if self.viscosity < 0 or self.drag < 0:
+            raise ValueError(f"Kolmogorov expects no negative viscosity or drag; got {self.viscosity} and {self.drag}.")
+        if self.reynolds:
+            self.expect_range("reynolds", 0.0)
 
     @property
     def grid(self) -> Grid:

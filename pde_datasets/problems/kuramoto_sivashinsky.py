@@ -83,10 +83,7 @@ class KuramotoSivashinsky(Problem):
     def __post_init__(self) -> None:
         if self.initial not in INITIAL:
             raise ValueError(f"KuramotoSivashinsky expects initial data out of {', '.join(INITIAL)}; got '{self.initial}'.")
-        if not 0 < self.viscosity[0] <= self.viscosity[1]:
-            raise ValueError(
-                f"KuramotoSivashinsky expects a range of positive viscosities; got {self.viscosity}. With none all waves grow."
-            )
+        self.expect_range("viscosity", 0.0)  # without any all waves grow
         if self.times < 2 or self.steps < 1 or self.skip < 0 or not self.interval > 0:
             raise ValueError(
                 "KuramotoSivashinsky expects at least two times a positive interval apart, a step an interval and no negative skip; "

@@ -85,6 +85,7 @@ class NavierStokes(Problem):
         if self.refine < 1:
             raise ValueError(f"NavierStokes expects to be solved on a whole number of times its points, at least 1; got {self.refine}.")
         check_tolerance(self.tolerance, "NavierStokes")
+        self.expect_range("phase")
 
     @property
     def grid(self) -> Grid:

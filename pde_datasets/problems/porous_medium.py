@@ -50,8 +50,7 @@ class PorousMedium(Problem):
     exponent: tuple[float, float] = (1.0, 6.0)
 
     def __post_init__(self) -> None:
-        if not 0 < self.exponent[0] <= self.exponent[1]:
-            raise ValueError(f"PorousMedium expects exponents from a positive range (low, high); got {self.exponent}.")
+        self.expect_range("exponent", 0.0)
 
     @property
     def grid(self) -> Grid:

@@ -104,15 +104,13 @@ class ReactionDiffusion(Problem):
                 "ReactionDiffusion expects at least two points and times, one step and wave, and a positive interval; got "
                 f"points = {self.points}, times = {self.times}, steps = {self.steps}, waves = {self.waves}, interval = {self.interval}."
             )
-        if not (0 <= self.diffusivity[0] <= self.diffusivity[1] and 0 <= self.reaction[0] <= self.reaction[1]):
+        for setting in ("diffusivity", "reaction", "left"):
+            self.expect_range(setting, 0.0, reached=True)
+        self.expect_range("right")
+        if self.right[1] > 0:
             raise ValueError(
-                "ReactionDiffusion expects diffusivity and reaction from ranges (low, high) that are not negative; got "
-                f"{self.diffusivity} and {self.reaction}."
-            )
-        if not (0 <= self.left[0] <= self.left[1] and self.right[0] <= self.right[1] <= 0):
-            raise ValueError(
-                "ReactionDiffusion expects fluxes into the domain, left from a range (low, high) that is not negative and right from one "
-                f"that is not positive, so that no value becomes negative; got {self.left} and {self.right}."
+                "ReactionDiffusion expects fluxes into the domain: a flux at the right that is not positive, so that no value becomes "
+                f"negative; got {self.right}."
             )
 
     @property

@@ -63,13 +63,10 @@ class Stefan(Problem):
     threshold: tuple[float, float] = (0.55, 0.7)
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold[0] <= self.threshold[1] < 1:
-            raise ValueError(f"Stefan expects thresholds from a range (low, high) between 0 and 1; got {self.threshold}.")
-        if not 0 < self.conductivity[0] <= self.conductivity[1] or not self.duration > 0:
-            raise ValueError(
-                "Stefan expects a positive range (low, high) of conductivities and a positive duration; got "
-                f"{self.conductivity} and {self.duration}."
-            )
+        if not self.duration > 0:
+            raise ValueError(f"Stefan expects a positive duration; got {self.duration}.")
+        self.expect_range("threshold", 0.0, 1.0)
+        self.expect_range("conductivity", 0.0)
 
     @property
     def grid(self) -> Grid:

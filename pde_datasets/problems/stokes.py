@@ -57,9 +57,8 @@ class StokesSecond(Problem):
     def __post_init__(self) -> None:
         if self.drawn not in DRAWN:
             raise ValueError(f"StokesSecond expects drawn among {', '.join(DRAWN)}; got '{self.drawn}'.")
-        for name, (low, high) in {self.drawn: self.spread, "frequency": self.frequency}.items():
-            if not 0 < low <= high:
-                raise ValueError(f"StokesSecond expects {name} from a positive range (low, high); got {low}, {high}.")
+        self.expect_range("spread", 0.0)
+        self.expect_range("frequency", 0.0)
 
     @property
     def grid(self) -> Grid:

@@ -45,6 +45,14 @@ class TaylorGreen(Problem):
     viscosity: tuple[float, float] = (0.05, 0.5)
     amplitude: tuple[float, float] = (0.5, 1.5)
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.mode < self.points / 2:
+            raise ValueError(
+                f"TaylorGreen expects more than two points a wave, and at least one wave; got points = {self.points}, mode = {self.mode}."
+            )
+        self.expect_range("viscosity", 0.0, reached=True)
+        self.expect_range("amplitude")
+
     @property
     def grid(self) -> Grid:
         space = (Axis(name, self.points, length=2 * math.pi, periodic=True) for name in ("x", "y"))

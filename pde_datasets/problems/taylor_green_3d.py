@@ -58,8 +58,7 @@ class TaylorGreen3D(Problem):
     def __post_init__(self) -> None:
         if self.times < 2 or self.duration <= 0:
             raise ValueError(f"TaylorGreen3D expects at least 2 times up to a positive one; got {self.times} up to {self.duration}.")
-        if not 0 < self.reynolds[0] <= self.reynolds[1]:
-            raise ValueError(f"TaylorGreen3D expects a range (low, high) of positive Reynolds numbers; got {self.reynolds}.")
+        self.expect_range("reynolds", 0.0)
         check_tolerance(self.tolerance, "TaylorGreen3D")
 
     @property

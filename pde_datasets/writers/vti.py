@@ -1,6 +1,8 @@
 """ParaView image data, one `.vti` file a sample and time, with a `.pvd` list of the times of each sample.
 
 Equally spaced axes only; cell centres become cell data, nodes and periodic points point data. Values are raw, appended, lowest byte first.
+Image data know no periodic axes: which ones are is said in an array `periodic` of the field data, one number an axis, that our reader
+understands and ParaView shows as information. ParaView draws nothing between the last point of such an axis and the first.
 
 Source:
     VTK file formats, XML image data.
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from constraints import Axis
 from pde_datasets.fields import Fields
+from pde_datasets.loaders.vtk_data import PERIODIC
 from pde_datasets.store import check_free
 from pde_datasets.writers import Tell
 
@@ -93,9 +96,11 @@ def _file(path: Path, u: NDArray[np.floating], channels: tuple[str, ...], axes: 
     for name, block in zip(channels, blocks, strict=True):
         arrays.append(f'<DataArray type="{kind}" Name={quoteattr(name)} format="appended" offset="{offset}"/>')
         offset += 8 + len(block)
+    seams = " ".join(str(int(axis.periodic)) for axis in axes) + " 0" * (3 - len(axes))
+    fields = f'<FieldData>\n<DataArray type="UInt8" Name="{PERIODIC}" NumberOfTuples="3" format="ascii">{seams}</DataArray>\n</FieldData>\n'
     head = (
         '<?xml version="1.0"?>\n<VTKFile type="ImageData" version="1.0" byte_order="LittleEndian" header_type="UInt64">\n'
-        f'<ImageData WholeExtent="{extent}" Origin="{_words(origin)}" Spacing="{_words(spacing)}">\n<Piece Extent="{extent}">\n'
+        f'<ImageData WholeExtent="{extent}" Origin="{_words(origin)}" Spacing="{_words(spacing)}">\n{fields}<Piece Extent="{extent}">\n'
         f"<{tag}>\n{chr(10).join(arrays)}\n</{tag}>\n</Piece>\n</ImageData>\n"
         '<AppendedData encoding="raw">\n_'
     )
