@@ -19,6 +19,7 @@ import math
 import torch
 from torch import Tensor
 
+from constraints.linear.derivative import transforming
 from constraints.linear.entries import Entries
 from constraints.linear.map import LinearMap, largest_of
 
@@ -145,6 +146,7 @@ class WeightedSum(LinearMap):
         kept = [n for d, n in zip(range(-len(self.shape), 0), self.shape, strict=True) if d not in dims]
         self.rows = math.prod(kept)
         self._alike: tuple[Tensor, Tensor] | tuple[()] | None = None
+        self._diagonal: Tensor | None = None
         self._kept_shape = tuple(1 if d in dims else n for d, n in zip(range(-len(self.shape), 0), self.shape, strict=True))
 
     def forward(self, u: Tensor) -> Tensor:
@@ -208,7 +210,11 @@ class WeightedSum(LinearMap):
         return Entries(rows[taken], taken, values[..., taken])
 
     def gram_diagonal(self, like: Tensor) -> Tensor:
-        return (self.weights.to(like) ** 2).sum(self.dims).reshape(-1, self.rows)
+        if self._diagonal is not None and self._diagonal.device == like.device:
+            return self._diagonal.to(like)
+        diagonal = (self.weights.to(like.device, torch.float64) ** 2).sum(self.dims).reshape(-1, self.rows)
+        self._diagonal = None if transforming() else diagonal
+        return diagonal.to(like)
 
     def solve_gram(self, r: Tensor) -> Tensor:
         return _divide(r, self.gram_diagonal(r))
