@@ -1,6 +1,6 @@
 """The suites of the literature as they were run here: their tables and figures, and a page that sets them beside what was published.
 
-Usage: pcfm bench NAME --preset cpu --out RUNS/NAME, for each suite
+Usage: pcfm bench NAME --preset cpu --out RUNS/NAME, for each suite; --quick for those of flows and inverse problems
        python -m benchmarks.suites RUNS [--refine]
 
 Of each run its small outputs are copied to benchmarks/results/suites/NAME; README.md beside them has the tables, and what they show. Data,
@@ -109,6 +109,30 @@ On the heat equation, with the model, the reference and the first two seeds of i
 
 """
 
+FLOWS = """
+# Flows and inverse problems, run here
+
+No table of others is there to compare with. Each was made by
+
+```
+pcfm bench NAME --quick --out RUNS/NAME
+```
+
+in minutes of one core: the network has hardly learnt, and what the tables show is what each method makes of that. Violations are the
+largest of all laws and samples, relative to the scale of each law.
+
+"""
+
+COLUMNS = (
+    Column("method", "method"),
+    Column("violation", "violation"),
+    Column("lawful", "lawful"),
+    Column("mmse-nodes", "MMSE"),
+    Column("smse-nodes", "SMSE"),
+    Column("energy-distance", "energy distance"),
+)
+"""What the page has of each table."""
+
 Verdict = dict[str, Any]
 
 
@@ -120,15 +144,17 @@ def main(runs: Path, /, *, out: Path = OUT, refine: bool = False) -> None:
         out: where to put what is kept.
         refine: Draw again with more steps, too; minutes.
     """
-    found = [suite for suite in SUITES.values() if suite.published and (runs / suite.name / "record.json").exists()]
+    done = [suite for suite in SUITES.values() if (runs / suite.name / "record.json").exists()]
+    found, flows = [suite for suite in done if suite.published], [suite for suite in done if not suite.published]
     if not found:
         raise SystemExit(f"no finished benchmark of a published suite in {runs}; run pcfm bench NAME --out {runs}/NAME first.")
-    for suite in found:
+    for suite in done:
         keep(runs / suite.name, out / suite.name)
     if refine:
         put(out / "steps.json", json.dumps(refined(runs / REFINED), indent=2) + "\n")
     steps = json.loads((out / "steps.json").read_text()) if (out / "steps.json").exists() else []
-    put(out / "README.md", page(found, {suite.name: results(out / suite.name) for suite in found}, steps))
+    recorded = {suite.name: results(out / suite.name) for suite in done}
+    put(out / "README.md", page(found, recorded, steps) + flow_page(flows, recorded))
 
 
 def keep(folder: Path, out: Path) -> None:
@@ -192,6 +218,21 @@ def page(suites: Sequence[Suite], found: Mapping[str, Mapping[str, Any]], steps:
         columns.append(Column("violation", "violation"))
         rows = [{**row, "mmse": 100 * row["mmse-nodes"], "smse": 100 * row["smse-nodes"]} for row in steps]
         parts += [REASON, to_markdown(rows, columns)]
+    return "".join(parts)
+
+
+def flow_page(suites: Sequence[Suite], found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The part of the suites that nobody has published; nothing if there are none."""
+    parts = [FLOWS] if suites else []
+    for suite in suites:
+        result = found[suite.name]
+        settings, rows = result["settings"], result["rows"]
+        known = [column for column in COLUMNS if any(column.key in row for row in rows)]
+        parts.append(
+            f"## [{suite.name}]({suite.name}/table.md): {suite.title}\n\n{settings['count']} samples of {_seeds(result['seeds'])}, "
+            f"{settings['steps']} flow steps.\n\n{to_markdown(rows, known)}\n"
+            f"![violation, quality and cost]({suite.name}/pareto.png)\n\n![a field of each method]({suite.name}/fields.png)\n\n"
+        )
     return "".join(parts)
 
 
