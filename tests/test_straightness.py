@@ -192,7 +192,7 @@ def test_the_gradient_is_that_of_the_loss() -> None:
             for sign in (1, -1):
                 with torch.no_grad():
                     parameter.view(-1)[index] += sign * h
-                values.append(float(OptimalFlow(potential, tolerance=1e-13).loss(x0, x1, t).mean()))
+                values.append(float(OptimalFlow(potential, tolerance=1e-13).loss(x0, x1, t).mean().detach()))
                 with torch.no_grad():
                     parameter.view(-1)[index] -= sign * h
             assert float(slope.view(-1)[index]) == pytest.approx((values[0] - values[1]) / (2 * h), rel=1e-4, abs=1e-6)
