@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name = arguments[0] if arguments and arguments[0] in COMMANDS else ""
             return _fail(f"{unboxed(box.getvalue())}. See pcfm {name}{' ' * bool(name)}--help.")
         return command.start()
-    except ValueError as error:
+    except (ValueError, FloatingPointError) as error:  # the latter of simulations that blow up
         return _fail(" ".join(str(error).split()))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has left: nothing more is to be flushed to them

@@ -899,7 +899,11 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "a range of words": (f"{HEAT} --set 'diffusivity=[1,\"b\"]'", "'diffusivity'", "b"),
     "NaN for a number": ("generate burgers --count 1 --out a.h5 --set viscosity=nan", "'viscosity'", "nan"),
     "no steps": ("generate burgers --count 1 --out a.h5 --set steps=0", "'steps'", "0"),
-    "settings that blow up": ("generate gray-scott --count 1 --out a.h5 --set feed=-50 steps=1 points=8 times=3", "gray-scott", "NaN or Inf"),
+    "settings that blow up": (
+        "generate kdv --count 1 --out a.h5 --set nonlinearity=1e200 points=16 times=3",
+        "no time step is short enough",
+        "not finite",
+    ),
     "more than fits": (f"{HEAT} --set points=1000000000000000", "of disk"),
     "--set without =": (f"{HEAT} --set points", "key=value", "'points'"),
     "--set without anything": (f"{HEAT} --set", "--set expects a value"),
