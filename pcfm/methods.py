@@ -35,6 +35,7 @@ from pcfm.samplers import (
     Euler,
     Exponential,
     Fehlberg2,
+    FlowDPS,
     Flower,
     GuidedFlow,
     Heading,
@@ -42,6 +43,7 @@ from pcfm.samplers import (
     Heun3,
     Jump,
     Midpoint,
+    PnPFlow,
     PosteriorFlow,
     PredictProjectRenoise,
     ProjectedDiffusion,
@@ -100,6 +102,8 @@ METHODS: dict[str, type[Sampler]] = {
     "diffusionpde": DiffusionPDE,
     "d-flow": DFlow,
     "flower": Flower,
+    "flowdps": FlowDPS,
+    "pnp-flow": PnPFlow,
     "source-chain": SourceChain,
 }
 

@@ -99,6 +99,19 @@ class AffinePath(Path):
         return (now.noise * x_s - then.noise * x_t) / cross, (then.signal * x_t - now.signal * x_s) / cross
 
 
+def expect_affine(path: Path, what: str) -> None:
+    """Check that a path is affine, for what needs its scales or takes its ends from a state.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(path, AffinePath):
+        raise ValueError(
+            f"{what} expects an AffinePath, whose ends follow from state and velocity; got {type(path).__name__}. "
+            "Train along an affine path, or take a method for any path."
+        )
+
+
 @dataclass(frozen=True)
 class BridgePath(Path):
     r"""Brownian bridges between the ends, $x_t = (1-t)x_0 + t x_1 + \sigma\sqrt{t(1-t)}\,\epsilon$.

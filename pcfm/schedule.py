@@ -35,6 +35,11 @@ class Scales(NamedTuple):
         r"""$\delta_t = \dot\alpha_t\sigma_t - \alpha_t\dot\sigma_t$."""
         return self.signal_rate * self.noise - self.signal * self.noise_rate
 
+    @property
+    def share(self) -> Tensor:
+        r"""$\alpha_t/(\alpha_t + \sigma_t)$: the time at which the straight path has this ratio of signal to noise."""
+        return self.signal / (self.signal + self.noise)
+
 
 class Schedule(ABC):
     """How much data and how much noise a point of the path holds."""

@@ -779,7 +779,7 @@ def test_options_out_of_range_are_refused(text: str, message: str) -> None:
         made(text, oracle, line_law(), lambda: torch.zeros(1))
 
 
-STEPS_OF_THEIR_OWN = {"pcfm", "pcfm-published", "eci", "pdm", "dual", "diffusionpde", "flower", "ipcfm-slack"}
+STEPS_OF_THEIR_OWN = {"pcfm", "pcfm-published", "eci", "pdm", "dual", "diffusionpde", "flower", "flowdps", "pnp-flow", "ipcfm-slack"}
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -361,6 +362,25 @@ def test_every_schedule_samples_by_every_method_under_a_law(name: str) -> None:
             assert (samples.u.double().mean((1, 2)) - 0.25).abs().max() < 1e-6, method
     free = pcfm.sample(flow, 64, solver="rk4", steps=40)
     assert free.u.std().item() == pytest.approx(0.6, rel=0.15)
+
+
+AFFINE = {"sde", "pdm", "guided", "posterior", "diffusionpde", "flower", "flowdps", "pnp-flow"}
+"""Methods that need the scales of a path, or both ends of it from a state."""
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if not name.startswith("ipcfm")])
+def test_methods_take_a_bridge_or_refuse_it_in_one_line(method: str) -> None:
+    flow = replace(pcfm.wrap(Gaussian(AffinePath()), grid=LINE), path=BridgePath())
+    law = Mass(LINE, 0.25) if METHODS[method].lawful else None
+
+    def drawn() -> Tensor:
+        return pcfm.sample(flow, 2, law=law, method=SLOW.get(method, method), steps=3).u
+
+    if method in AFFINE:
+        with pytest.raises(ValueError, match=r"expects an AffinePath.*; got BridgePath\. Train along"):
+            drawn()
+    else:
+        assert drawn().isfinite().all()
 
 
 def test_without_its_scale_a_variance_exploding_trajectory_goes_wrong() -> None:

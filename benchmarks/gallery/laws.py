@@ -38,6 +38,7 @@ BOUNDS = {
     "ppr": 0.4,
     "pcfm-consistent": 0.12,
     "posterior": 0.25,
+    "pnp-flow": 0.8,
 }
 """On the distances; those of the other methods are half that of the flow without laws."""
 

@@ -3,7 +3,8 @@ r"""Posterior sampling
 A Gaussian process seen at five points under noise (dots). Bands are two standard deviations, of its regression in closed form (grey) and
 of the samples (blue). With the covariance that the network's derivative gives, guidance samples the posterior; the isotropic one and none,
 as PiGDM and DPS have it, are off even here. Flower with its full spread, chains in the source and D-Flow are measured on smaller
-Gaussians: the last finds the most probable noise.
+Gaussians: the last finds the most probable noise. FlowDPS without data is Euler's rule; the mean of PnP-Flow tends to that of the
+posterior.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from constraints import Axis, Grid, PointValues
 from pcfm.guidance import GaussianPosterior
 from pcfm.path import AffinePath
 from pcfm.report.look import COLOURS, GREY
-from pcfm.samplers import DFlow, Euler, Flower, Heun, PosteriorFlow, RungeKutta4, SourceChain
+from pcfm.samplers import DFlow, Euler, FlowDPS, Flower, Heun, PnPFlow, PosteriorFlow, RungeKutta4, SourceChain
 from pcfm.source import SmoothNoise
 from pcfm.velocity import GaussianFlow
 from tests.oracles import Gaussian, GaussianOracle, pushed
@@ -122,6 +123,29 @@ def others(count: int, full: bool) -> list[Measure]:
         Measure(Flower, "without it", flower(0.0), 0.3, control=True),
         Measure(SourceChain, "posterior of four values, error of mean and covariance", reached, 0.08 if full else 0.25),
         Measure(DFlow, "distance from the most probable noise", ridge(flow, sought.x, read, mask, variance), 1e-4),
+        *data_steps(mask, read, noise),
+    ]
+
+
+def data_steps(mask: Tensor, read: Tensor, noise: Callable[[], Tensor]) -> list[Measure]:
+    """Methods that are exact in a limit alone, on four correlated values, two of them read exactly."""
+    kernel = SmoothNoise(Grid(Axis("x", 4)), 1, length=0.3).covariance(torch.eye(4, dtype=torch.float64)[:, None])[:, 0]
+    prior = Gaussian(torch.full((4,), 0.5, dtype=torch.float64), kernel)
+    truth, law, flow = prior.given(torch.eye(4, dtype=torch.float64)[mask[0]], read), PointValues(mask, read), GaussianOracle(prior)
+    x0 = noise()
+    bare = FlowDPS(flow, AffinePath(), law, noise, moves=0, renoise=False, final=False)
+    euler = float((bare(x0, times(20)) - Euler(flow)(x0, times(20))).abs().max())
+
+    def missed(power: float, steps: int = 400) -> float:
+        found = pushed(
+            lambda noise: PnPFlow(flow, AffinePath(), law, noise, power=power, average=1, final=False), 4, times(steps), draws=steps
+        )
+        return float((found.mean - truth.mean).abs().max())
+
+    return [
+        Measure(FlowDPS, "distance from Euler's rule, without data and new noise", euler, 1e-12),
+        Measure(PnPFlow, "mean of the posterior of four correlated values, error", missed(0.01), 0.05),
+        Measure(PnPFlow, "with steps that fall as fast as the noise", missed(2.0), 0.2, control=True),
     ]
 
 

@@ -26,7 +26,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pcfm.path import AffinePath, broadcast
+from pcfm.path import AffinePath, broadcast, expect_affine
 from pcfm.schedule import Scales
 from pcfm.source import Source
 from pcfm.velocity import Velocity
@@ -138,8 +138,7 @@ class GuidedVelocity:
     clip: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.path, AffinePath):
-            raise ValueError(f"guidance expects an AffinePath, whose ends are independent; got {type(self.path).__name__}.")
+        expect_affine(self.path, "guidance")
         if not self.guidances:
             raise ValueError("GuidedVelocity expects at least one guidance.")
         if not 0 < self.start < 1 or (self.clip is not None and not self.clip > 0):

@@ -4,6 +4,7 @@ from pcfm.samplers.consistent import ConsistentFlow
 from pcfm.samplers.diffusion_pde import DiffusionPDE
 from pcfm.samplers.dual import DualFlow
 from pcfm.samplers.eci import ECI
+from pcfm.samplers.flow_dps import FlowDPS
 from pcfm.samplers.flower import Flower
 from pcfm.samplers.guided import GuidedFlow, PosteriorFlow
 from pcfm.samplers.inequality import ActiveFlow, BarrierFlow, SlackFlow
@@ -25,6 +26,7 @@ from pcfm.samplers.ode import (
     Unconstrained,
 )
 from pcfm.samplers.optimised import DFlow
+from pcfm.samplers.pnp_flow import PnPFlow
 from pcfm.samplers.projected import ProjectedEnd, ProjectedFlow, PublishedFlow
 from pcfm.samplers.renoise import PredictProjectRenoise, ProjectedRenoise, Renoise
 from pcfm.samplers.sampler import Sample, Sampler
@@ -49,6 +51,7 @@ __all__ = [
     "Euler",
     "Exponential",
     "Fehlberg2",
+    "FlowDPS",
     "Flower",
     "GuidedFlow",
     "Heading",
@@ -56,6 +59,7 @@ __all__ = [
     "Heun3",
     "Jump",
     "Midpoint",
+    "PnPFlow",
     "PosteriorFlow",
     "PredictProjectRenoise",
     "ProjectedDiffusion",

@@ -23,7 +23,7 @@ from constraints.boundary import Dirichlet
 from constraints.initial import FinalCondition, InitialCondition, Snapshot
 from constraints.newton import broken_rows
 from constraints.observation import Circulation, PatchMeans, PointValues, WeightedIntegral
-from pcfm.path import AffinePath
+from pcfm.path import AffinePath, expect_affine
 from pcfm.samplers.sampler import Projector, Sample, Sampler, ended
 from pcfm.velocity import Velocity
 
@@ -54,7 +54,7 @@ class DiffusionPDE(Sampler):
         final: whether a projection on the exact laws follows the last step.
 
     Raises:
-        ValueError: an option out of its range.
+        ValueError: an option out of its range, or a path that is not affine.
 
     Source:
         Huang et al., DiffusionPDE, NeurIPS 2024, arXiv:2406.17763. Deviations: a flow's velocity in place of a denoiser; the times given in
@@ -83,6 +83,7 @@ class DiffusionPDE(Sampler):
                 "DiffusionPDE expects weights that are not negative and late in [0, 1]; got "
                 f"observed={self.observed}, equation={self.equation}, damping={self.damping}, late={self.late}."
             )
+        expect_affine(self.path, "DiffusionPDE")
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
         before, now = self.path.schedule(t), self.path.schedule(s)

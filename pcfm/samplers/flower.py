@@ -19,7 +19,7 @@ from torch import Tensor
 
 from constraints import Constraint, Intersection
 from constraints.linear.solve import conjugate_gradients
-from pcfm.path import AffinePath
+from pcfm.path import AffinePath, expect_affine
 from pcfm.samplers.sampler import Projector, Sample, Sampler, ended
 from pcfm.source import Source
 from pcfm.velocity import Velocity
@@ -46,7 +46,7 @@ class Flower(Sampler):
         final: whether a projection on the exact laws follows the last step.
 
     Raises:
-        ValueError: a gamma outside [0, 1], or a law without an equality.
+        ValueError: a gamma outside [0, 1], a law without an equality, or a path that is not affine.
 
     Source:
         Pourya, El Rawas & Unser, Flower, ICLR 2026, arXiv:2509.26287. Deviations: the covariance of the source where theirs is white; one
@@ -74,6 +74,7 @@ class Flower(Sampler):
             raise ValueError(f"Flower expects at least one iteration; got {self.iterations}.")
         if all(leaf.inequality for leaf in self.constraint.leaves()):
             raise ValueError("Flower expects at least one equality among the laws; use 'guided' for inequalities.")
+        expect_affine(self.path, "Flower")
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
         return self.path.sample(self.noise(), self._refined(x, t), s).x_t

@@ -25,7 +25,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from constraints import Constraint
-from pcfm.path import AffinePath
+from pcfm.path import AffinePath, expect_affine
 from pcfm.samplers.sampler import Projector, Sample, Sampler
 from pcfm.velocity import Velocity
 
@@ -51,7 +51,7 @@ class ProjectedDiffusion(Sampler):
         scaled: whether $x_t/\\alpha_t$ is projected, the variable of the published method; else the state $x_t$ as it is.
 
     Raises:
-        ValueError: an option out of its range.
+        ValueError: an option out of its range, or a path that is not affine.
 
     Source:
         Christopher et al., Constrained synthesis with projected diffusion models, NeurIPS 2024, arXiv:2402.03559, algorithm 1, with steps
@@ -83,6 +83,7 @@ class ProjectedDiffusion(Sampler):
                 "PDM expects inner of at least 1, a rate in (0, 2) and a churn that is not negative; "
                 f"got inner={self.inner}, rate={self.rate}, churn={self.churn}."
             )
+        expect_affine(self.path, "PDM")
 
     def scores(self) -> bool:
         return self.process != "ode"

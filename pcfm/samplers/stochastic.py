@@ -21,7 +21,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pcfm.path import AffinePath, BridgePath
+from pcfm.path import AffinePath, BridgePath, expect_affine
 from pcfm.samplers.sampler import Sample, Sampler
 from pcfm.schedule import Scales
 from pcfm.velocity import Velocity
@@ -73,8 +73,7 @@ class StochasticFlow(Sampler):
                 raise ValueError(f"the stochastic flow expects {name} among {', '.join(known)}; got '{value}'.")
         if not self.eta >= 0:
             raise ValueError(f"the stochastic flow expects an eta that is not negative; got {self.eta}.")
-        if not isinstance(self.path, AffinePath):
-            raise ValueError(f"the stochastic flow expects an AffinePath, whose ends are independent; got {type(self.path).__name__}.")
+        expect_affine(self.path, "the stochastic flow")
 
     def scores(self) -> bool:
         return self.eta > 0
