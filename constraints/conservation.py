@@ -56,7 +56,9 @@ class _Integral(LinearConstraint):
     """A linear law on space integrals of some channels; rows are (component, time)."""
 
     def __init__(self, grid: Grid, components: tuple[int, ...], channels: int, value: Value, mean: bool, speaker: str) -> None:
-        integrals = WeightedSum(_space_weights(grid, mean).expand(channels, *grid.shape).clone(), grid.space_dims)
+        weights = torch.zeros(channels, *grid.shape, dtype=torch.float64)  # of others, too, whose size tells nothing of these
+        weights[list(components)] = _space_weights(grid, mean)
+        integrals = WeightedSum(weights, grid.space_dims)
         times = integrals.rows // channels
         if value is None:
             _check_conserved(grid, speaker)

@@ -67,6 +67,13 @@ class Constraint(nn.Module, ABC):
         """Residual and scale, for laws that get both from one evaluation."""
         return self.residual(u), self.scale(u)
 
+    def equated(self, u: Tensor) -> Tensor | None:
+        """Largest size, (B, 1), of what differences of the field are to equal; None for laws that have no such side.
+
+        Differences are of much smaller size than the terms they are taken of: whether they equal something is asked beside that.
+        """
+        return None
+
     @property
     def field_shape(self) -> tuple[int, ...] | None:
         """What one field looks like, (C, *N), if the law knows."""

@@ -146,6 +146,10 @@ class Balance(LinearConstraint):
         super().__init__(operator, as_target(value, operator.rows, "Balance"))
         self.name, self.unit = name, unit
 
+    def equated(self, u: Tensor) -> Tensor | None:
+        sums = self.target.to(u).abs().expand(u.shape[0], -1).amax(1, keepdim=True)
+        return sums if bool((sums > 0).all()) else None
+
 
 def _scheme(scheme: str | Scheme, speaker: str) -> Scheme:
     if isinstance(scheme, Scheme):

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from constraints.constraint import LinearConstraint
 from constraints.grid import Axis, Grid
@@ -64,7 +65,11 @@ class Poisson(LinearConstraint):
         matrix = scipy.sparse.kron([pick[0]], inner @ laplacian) - scipy.sparse.kron([pick[1]], inner)
         operator = SparseMap(matrix, (channels, *grid.shape))
         super().__init__(operator, torch.zeros(operator.rows, dtype=torch.float64))
+        self.source = source
         self.name, self.unit = "Poisson's equation", "unit of the field over length squared"
+
+    def equated(self, u: Tensor) -> Tensor:
+        return u[:, self.source].abs().flatten(1).amax(1, keepdim=True)
 
 
 def _second(axis: Axis, image: float) -> Any:

@@ -67,5 +67,7 @@ class Rate(LinearConstraint):
         self.name, self.unit = "rate of change", "unit of the field over time"
 
     def measure(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        largest = (self.factor * u[:, self.channel]).abs().flatten(1).amax(1, keepdim=True)
-        return self.residual(u), largest
+        return self.residual(u), self.equated(u)
+
+    def equated(self, u: Tensor) -> Tensor:
+        return (self.factor * u[:, self.channel]).abs().flatten(1).amax(1, keepdim=True)

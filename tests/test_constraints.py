@@ -442,3 +442,20 @@ def test_a_budget_with_coefficients_and_received_of_each_sample() -> None:
     growth, u, received = torch.tensor([0.1, 0.4, -0.2]), normal((3, 1, 5, 5), 51), normal((3, 4), 52)
     law = Budget(LINE, grown, coefficients={"growth": growth}, received=received)
     assert torch.equal(law.take(slice(1, 3)).residual(u[1:]), law.residual(u)[1:])
+
+
+def test_channels_of_other_units_do_not_set_the_scale() -> None:
+    """The mass of a gas is measured by its density, and given data of each channel by that, though energies are five orders larger."""
+    grid = Grid(Axis("time", 3), Axis("x", 8, periodic=True))
+    u = torch.stack([torch.full((3, 8), size, dtype=torch.float64) for size in (1.2, 10.0, 2.5e5)])[None]
+    u[:, 0, 2] *= 1 + 1e-7
+    for law in (Mass(grid, channels=3), Momentum(grid, components=(0, 1), channels=3), InitialCondition(grid, u[0, :, 0] * (1 + 1e-7))):
+        residual, scale = law.measure(u)
+        assert 1e-9 < float((residual.abs() / scale).max()) < 1e-6
+        assert not project(Intersection(law, Mass(grid, component=2, channels=3)), u).u.equal(u)
+    residual, scale = Momentum(grid, 0.0, components=(0, 1), channels=3).measure(u)
+    assert float((scale[:, 0] / scale[:, 3]).mean()) == 1.0  # components of one vector share their size
+    still = InitialCondition(grid, torch.zeros(2, 8))
+    v = torch.zeros(1, 2, 3, 8, dtype=torch.float64)
+    v[:, 0] = 3.0
+    assert (still.scale(v) == 3.0).all()  # a channel that vanishes is measured by the others

@@ -30,6 +30,10 @@ def largest(u: Tensor) -> Tensor:
     return torch.maximum(flat.amax(1), -flat.amin(1))
 
 
+_VANISHING = 1e-9
+"""Share of the largest channel below which another vanishes."""
+
+
 def largest_of(u: Tensor, taken: Tensor) -> Tensor:
     """max |u| of each sample over the channels that take part, boolean (C,): (B, 1).
 
@@ -37,6 +41,17 @@ def largest_of(u: Tensor, taken: Tensor) -> Tensor:
     by round-off.
     """
     return largest(u if bool(taken.all()) else u[:, taken.to(u.device)])[:, None] if bool(taken.any()) else u.new_zeros(len(u), 1)
+
+
+def sizes_of(u: Tensor) -> Tensor:
+    """max |u| of each sample and channel, (B, C): the natural magnitude of values that stand for themselves.
+
+    Channels may have units of their own: those of a gas differ by five orders. One that vanishes beside the others, where round-off would
+    be measured by round-off, has the size of the largest.
+    """
+    each = u.flatten(2).abs().amax(2) if u[0].numel() else u.new_zeros(u.shape[:2])
+    whole = each.amax(1, keepdim=True)
+    return torch.where(each > _VANISHING * whole, each, whole)
 
 
 class LinearMap(nn.Module, ABC):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from constraints.linear.derivative import transforming
 from constraints.linear.entries import Entries
-from constraints.linear.map import LinearMap, largest_of
+from constraints.linear.map import LinearMap, largest_of, sizes_of
 
 _REGULAR = 1e-6
 """Smallest eigenvalue of a Gram matrix of unit diagonal, as a share of the largest, that one solve meets to round-off."""
@@ -41,14 +41,15 @@ class Selection(LinearMap):
     """
 
     index: Tensor
+    channel: Tensor
     weights: Tensor
 
     def __init__(self, mask: Tensor, weights: Tensor | None = None) -> None:
         super().__init__()
         index = mask.flatten().nonzero()[:, 0]
         self.shape, self.rows = tuple(mask.shape), len(index)
-        self.channels = mask.flatten(1).any(1).cpu()
         self.register_buffer("index", index)
+        self.register_buffer("channel", index // max(math.prod(mask.shape[1:]), 1))
         self.register_buffer("weights", torch.ones(self.rows, dtype=torch.float64) if weights is None else weights)
         self.batched = self.weights.ndim > 1
         self.plain = weights is None
@@ -123,9 +124,9 @@ class Selection(LinearMap):
         return Selection(mask.reshape(self.shape), self.weights * chosen.to(self.weights))
 
     def scale(self, u: Tensor) -> Tensor:
-        """The largest value of the channels chosen from: a value that should be zero is measured by its neighbours, not by itself."""
-        size = largest_of(u, self.channels)
-        return size.expand(-1, self.rows) if self.plain else size * self.weights.to(u).abs()
+        """The largest value of its channel: a value that should be zero is measured by its neighbours, not by itself."""
+        size = sizes_of(u)[:, self.channel]
+        return size if self.plain else size * self.weights.to(u).abs()
 
 
 class WeightedSum(LinearMap):
