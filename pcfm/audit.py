@@ -9,10 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from constraints import Constraint, Dirichlet, DivergenceFree, Energy, EnergyDecay, Intersection, Mass, Momentum, compatibility
+from constraints import (
+    Constraint,
+    Dirichlet,
+    DivergenceFree,
+    Energy,
+    EnergyDecay,
+    Intersection,
+    LinearConstraint,
+    Mass,
+    Momentum,
+    compatibility,
+)
 from constraints.inequality import Box
 from pcfm.equations import laws
-from pcfm.findings import Known, equation_of, holes, no_places, precision, rates, walls
+from pcfm.findings import Known, equation_of, holes, no_places, precision, rates, rounding_of, walls
 from pcfm.lawbook import EachSample
 from pcfm.laws import Context, build, labelled, parse, self_contained
 from pde_datasets import Fields, problem_of
@@ -26,6 +37,9 @@ _FEW = 4
 
 _MOVED = 1e-9
 """Change of a row, over the largest, from which a value counts as entering it: weights of round-off do not."""
+
+_ALIKE = 1e-6
+"""Distance of a cosine from 1 up to which the rows of two laws are multiples of each other."""
 
 _BATCH = 256
 """Fields measured at a time."""
@@ -46,7 +60,7 @@ def stated(fields: Fields) -> list[tuple[str, Constraint]]:
     """
     context = context_of(fields)
     problem = problem_of(fields)
-    texts = [law for law in dict.fromkeys(fields.laws) if self_contained(law)]
+    texts = [law for law in dict.fromkeys(fields.laws) if self_contained(law) and (_moving(fields) or not _compares_times(law))]
     whole = [] if problem is None or problem.grid.shape != fields.grid.shape else list(build("problem", context).leaves())
     own = [] if problem is None or not whole else [law for law in texts if law in problem.laws]
     known = [(law, leaf) for law in own for leaf in build(law, context).leaves()]
@@ -63,7 +77,7 @@ def stated(fields: Fields) -> list[tuple[str, Constraint]]:
 
 def follow(fields: Fields, known: list[tuple[str, Constraint]], equation: Known | None, seen: Sequence[str] = ()) -> list[str]:
     """Laws that follow from the equation of the fields, and from what is seen at their walls, beside the known ones."""
-    if equation is None:
+    if equation is None or not _moving(fields):  # all of them compare times
         return []
     periodic = all(axis.periodic for axis in fields.grid.space_axes)
     ends = {parse(law)[1]["side"] for law in seen if parse(law)[0] == "dirichlet"}
@@ -98,7 +112,7 @@ def guesses(fields: Fields, known: list[tuple[str, Constraint]], told: Sequence[
             found += [law for law in ("divergence-free:scheme=central",) if "divergence-free" not in named]
         else:
             unknown.append("divergence: along cell centres or fewer than three points there is no difference to take")
-    moving = fields.grid.has_time and fields.grid.axes[0].points > 1
+    moving = _moving(fields)
     density, momentum = fields.roles.get("density", ()), fields.roles.get("momentum", ())
     descends = any(parse(law)[0] == "integral-decay" for law in told)  # what descends an energy is no density
     alone = not fields.roles and len(fields.channels) == 1 and not descends  # nothing else is known of it: it may be one
@@ -122,6 +136,34 @@ def guesses(fields: Fields, known: list[tuple[str, Constraint]], told: Sequence[
     return found, unknown
 
 
+def _moving(fields: Fields) -> bool:
+    """Whether the fields hold two times or more."""
+    return fields.grid.has_time and fields.grid.axes[0].points > 1
+
+
+def _compares_times(law: str) -> bool:
+    """Whether a law says how something goes on from the first time."""
+    name, options = parse(law)
+    return name in ("mass", "momentum", "energy", "energy-decay", "integral", "integral-decay") and "value" not in options
+
+
+def _trial(fields: Fields) -> Tensor:
+    r"""Fields $a_t u + b_t$ with $a_t, b_t$ drawn for each time, of the first sample: smooth where u is, and hardly ever lawful."""
+    u = fields.u[:1].to(torch.float64)
+    timed = fields.grid.has_time
+    shape = (_FEW, 1, *(u.shape[2:3] if timed else ()), *(1 for _ in u.shape[3 if timed else 2 :]))
+    a, b = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0), dtype=u.dtype)
+    return (1 + a) * u + b * u.abs().max()
+
+
+def _same(law: Constraint, other: Constraint, trial: Tensor) -> bool:
+    """Whether two laws that compare times say the same of the fields of a trial, up to a factor and the error of differences."""
+    if law.inequality or other.inequality or not all(each.name.endswith("(conserved)") for each in (law, other)):
+        return False
+    one, two = (each.take(slice(0, 1)).residual(trial).flatten() for each in (law, other))
+    return one.shape == two.shape and bool(torch.dot(one, two).abs() > (1 - _ALIKE) * one.norm() * two.norm())
+
+
 def _family(law: Constraint) -> str:
     """The name that a kind of law has on the command line, as far as it is guessed at."""
     kinds = {Mass: "mass", Momentum: "momentum", Energy: "energy", EnergyDecay: "energy-decay", DivergenceFree: "divergence-free"}
@@ -141,7 +183,9 @@ def audit(fields: Fields, texts: tuple[str, ...] = (), context: Context | None =
         A row for each law with `law` (what to ask for), `name`, `origin`, `scheme`, `violation`, `rms` (root mean square of all rows, by
         volume for a divergence),
         `scale`, `relative` (the largest violation as a share of the scale of its own sample), `tolerance` (the share up to which it
-        holds), `holds`, `unit`, `rows` (how many were measured, and of how many), and for a divergence `gradient` (the root mean square
+        holds), `rounding` (what the rounding of stored values may add to that in differences that are to equal something: their scale is
+        the size of what they equal),
+        `holds`, `unit`, `rows` (how many were measured, and of how many), and for a divergence `gradient` (the root mean square
         of the velocity gradient); and what could not be checked.
     """
     context = context_of(fields) if context is None else context
@@ -160,8 +204,11 @@ def audit(fields: Fields, texts: tuple[str, ...] = (), context: Context | None =
         derived = follow(fields, known, equation_of(fields), ends)
         guessed, unchecked = guesses(fields, known, derived)
         rest = [(law, leaf, STATED) for law, leaf in known]
+        trial = _trial(fields)
         for found, origin in ((derived, DERIVED), (seen, SEEN), (guessed, GUESSED)):
-            rest += [(law, build(law, context), origin) for law in found]
+            built = [(law, build(law, context)) for law in found]
+            rest += [(law, leaf, origin) for law, leaf in built if not any(_same(leaf, other, trial) for _, other, _ in rest)]
+        unknown += [f"{law}: the file holds one time only" for law in fields.laws if _compares_times(law) and not _moving(fields)]
         unknown += unchecked
     pairs = []
     for law, leaf, origin in rest:
@@ -196,17 +243,24 @@ def _measure(
 ) -> dict[str, Any] | None:
     """A row of the audit, of the rows of the law that values which mean nothing do not enter; None if there are none."""
     absolute, relative, scale, squares, weight, count, total = 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0
+    rounding, holds = 0.0, True
     gradient = _Gradient(text, law, fields)
     for first in range(0, len(fields), _BATCH):
         here = slice(first, min(first + _BATCH, len(fields)))
         u, part = fields.u[here].to(torch.float64), law.take(here)
         found, size = part.measure(u)
-        excess, size = part.excess(found), size.expand_as(found)
+        excess, equated = part.excess(found), part.equated(u)
+        slack = torch.zeros_like(found)
+        if equated is not None:
+            size = equated.where(equated > 0, size)  # beside nothing, differences are as large as their terms
+            slack = _spread(part, rounding_of(fields, u))
+        size = size.expand_as(found)
         kept = torch.ones_like(found, dtype=torch.bool) if missing is None else ~_entered(part, missing[here], u)
         excess = excess.where(kept, 0.0)
         share = torch.where(excess == 0, excess, excess / size)
         absolute, relative = max(absolute, float(excess.max())), max(relative, float(share.max()))
-        scale = max(scale, float(size.max()))
+        scale, rounding = max(scale, float(size.max())), max(rounding, float(slack.max()))
+        holds = holds and bool((excess <= tolerance * size + slack).all())
         weights = gradient.weights(excess)
         squares, weight = squares + float((weights * excess.square()).sum()), weight + float((weights * kept).sum())
         count, total = count + int(kept.sum()), total + kept.numel()
@@ -223,11 +277,21 @@ def _measure(
         "scale": scale,
         "relative": relative,
         "tolerance": tolerance,
-        "holds": relative <= tolerance,
+        "rounding": rounding,
+        "holds": holds,
         "unit": law.unit,
         "rows": [count, total],
         **({"gradient": gradient.rms} if gradient.rms is not None else {}),
     }
+
+
+def _spread(law: Constraint, errors: Tensor) -> Tensor:
+    r"""What errors of the values may make of the rows of a linear law, $\sum_j |a_{ij}| e_j$, (B, m)."""
+    entries = law.operator.entries() if isinstance(law, LinearConstraint) else None
+    if not isinstance(law, LinearConstraint) or entries is None:
+        raise TypeError(f"audit expects a sparse linear law where differences equal something; got {law.name}.")
+    rows, columns, values = entries
+    return errors.new_zeros(len(errors), law.operator.rows).index_add_(1, rows, values.to(errors).abs() * errors.flatten(1)[:, columns])
 
 
 def _entered(law: Constraint, missing: Tensor, u: Tensor) -> Tensor:

@@ -152,3 +152,7 @@ def _fail(message: str) -> int:
 def entry() -> None:
     """The console script."""
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

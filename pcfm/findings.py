@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +47,24 @@ def precision(fields: Fields) -> Precision:
         found.append(Precision(float(stated), str(fields.attributes.get("precision_reason") or "as its source says")))
     digits = _digits(fields.u[:1].flatten()[:_SAMPLE].to(torch.float64)) if len(fields) else None
     if digits is not None:
-        found.append(Precision(5 * 10.0**-digits, f"values are written with {digits} digits"))
+        found.append(Precision(5 * 10.0**-digits, f"values are rounded to {digits} decimal digits, however they are stored"))
     return max(found, key=lambda each: each.tolerance)
+
+
+def rounding_of(fields: Fields, u: Tensor) -> Tensor:
+    r"""How far stored values may be from those that were meant, of the shape of u: half a unit of the last place that their type keeps or
+    that their source wrote, whichever is larger, and 64 of those of double precision for the sums they enter.
+
+    `attributes["written"]` says how many significant digits and decimals each channel has, `{"u": [12, 13]}`; the coarser counts.
+    """
+    kept = torch.finfo(fields.u.dtype).eps if fields.u.dtype.is_floating_point else 0.0
+    meant = kept / 2 * u.abs()
+    for name, (digits, decimals) in dict(fields.attributes.get("written") or {}).items():
+        channel = fields.channel(name)
+        exponent = u[:, channel].abs().clamp_min(torch.finfo(u.dtype).tiny).log10().floor()
+        last = 10.0 ** (exponent + 1 - digits).clamp_min(-float(decimals))
+        meant[:, channel] = torch.maximum(meant[:, channel], last / 2)
+    return meant + 64 * torch.finfo(torch.float64).eps * u.abs()
 
 
 def _digits(values: Tensor) -> int | None:
@@ -74,11 +91,13 @@ _SYMBOLS = {"nu": "viscosity"}
 
 @dataclass(frozen=True)
 class Known:
-    """An evolution equation and how it is known: its misfit where it was found in the values, None where it was stated."""
+    """An evolution equation and how it is known: its misfit where it was found in the values, None where it was stated, and how far
+    off each coefficient may be then (`recognition.Found.margin`)."""
 
     equation: Evolution
     channels: tuple[str, ...]
     misfit: float | None
+    margin: Mapping[str, float] | None = None
 
 
 def equation_of(fields: Fields) -> Known | None:
@@ -112,7 +131,8 @@ def equation_of(fields: Fields) -> Known | None:
         term: (min(one.equation.terms[term][0] for one in found), max(one.equation.terms[term][1] for one in found))
         for term in found[0].equation.terms
     }
-    return Known(Evolution(merged, found[0].equation.complex), fields.channels, max(one.misfit for one in found))
+    margin = {term: max(one.margin[term] for one in found) for term in merged}
+    return Known(Evolution(merged, found[0].equation.complex), fields.channels, max(one.misfit for one in found), margin)
 
 
 def _is_place(name: str, unit: str) -> bool:

@@ -16,6 +16,7 @@ Source:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,10 +51,12 @@ class Found:
     Attributes:
         equation: with the shortest coefficients that fit as well.
         misfit: what it leaves of the rate of change in weak form, root mean square over that of the rate.
+        margin: how far each coefficient alone may be moved, the others following, until the misfit is twice as large.
     """
 
     equation: Evolution
     misfit: float
+    margin: Mapping[str, float]
 
 
 def recognise(u: Tensor, time: Axis, x: Axis) -> Found | None:
@@ -100,7 +103,8 @@ def recognise(u: Tensor, time: Axis, x: Axis) -> Found | None:
     loose = sums + 3 * max(_error(plain[1], order, x.spacing) for order in orders)
     coefficients, misfit = _shortest(columns, names, rate, coefficients, misfit, loose)
     values = (coefficients.imag if u.is_complex() else coefficients).tolist()
-    return Found(Evolution({n: (v, v) for n, v in zip(names, values, strict=True)}, u.is_complex()), misfit)
+    equation = Evolution({n: (v, v) for n, v in zip(names, values, strict=True)}, u.is_complex())
+    return Found(equation, misfit, _margins(columns, names, rate, misfit))
 
 
 def _fluxes(u: Tensor) -> dict[str, tuple[Tensor, int]]:
@@ -140,6 +144,17 @@ def _fit(columns: dict[str, Tensor], names: list[str], rate: Tensor) -> tuple[fl
     size = A.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
     x = torch.linalg.lstsq(A / size, rate[:, None], driver="gelsd").solution[:, 0] / size
     return _misfit(columns, names, rate, x), x
+
+
+def _margins(columns: dict[str, Tensor], names: list[str], rate: Tensor, misfit: float) -> dict[str, float]:
+    r"""Moves of each coefficient after which the best others leave $2\epsilon$ of the rate in place of $\epsilon$: what a column has beyond
+    the others', $a_\perp$, is orthogonal to what is left, $\delta^2 |a_\perp|^2 = (2^2 - 1)\,\epsilon^2 |r|^2$."""
+    found = {}
+    for name in names:
+        others = [other for other in names if other != name]
+        beyond = _fit(columns, others, columns[name])[0] if others else 1.0
+        found[name] = 3**0.5 * misfit * float(rate.norm() / columns[name].norm()) / max(beyond, torch.finfo(torch.float64).eps)
+    return found
 
 
 def _misfit(columns: dict[str, Tensor], names: list[str], rate: Tensor, coefficients: Tensor) -> float:

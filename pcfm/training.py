@@ -84,7 +84,7 @@ class TrainingSettings:
             ("clip", self.clip > 0, "a positive norm"),
             ("evaluate_every", self.evaluate_every >= 1, "at least 1"),
             ("checkpoint_every", self.checkpoint_every >= 1, "at least 1"),
-            ("seed", abs(self.seed) < 2**40, "a seed of at most 40 bits"),
+            ("seed", 0 <= self.seed < 2**40, "a seed that is not negative, of at most 40 bits"),
         ):
             if not holds:
                 raise ValueError(f"training.{name} expects {wanted}; got {getattr(self, name)}.")

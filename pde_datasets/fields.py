@@ -194,11 +194,14 @@ class Fields:
         the notes name them.
 
         Raises:
-            ValueError: an unknown axis, a stride below 1, or one that does not divide the points of an equally spaced periodic axis.
+            ValueError: an unknown axis, a stride below 1, one that leaves a single point, or one that does not divide the points of an
+                equally spaced periodic axis.
         """
         for name, stride in strides.items():
-            if name not in self.grid.names or stride < 1:
-                raise ValueError(f"thinned expects strides of at least 1 along {', '.join(self.grid.names)}; got {name}={stride}.")
+            if name not in self.grid.names:
+                raise ValueError(f"thinned expects an axis out of {', '.join(self.grid.names)}; there is no axis '{name}'.")
+            if stride < 1:
+                raise ValueError(f"thinned expects strides of at least 1; got {name}={stride}.")
         axes = [_thinned(axis, strides.get(axis.name, 1)) for axis in self.grid.axes]
         box = (slice(None), slice(None), *(slice(None, None, strides.get(axis.name, 1)) for axis in self.grid.axes))
         u = self.u.narrowed(*box) if isinstance(self.u, Lazy) else self.u[box]
@@ -223,12 +226,16 @@ def _thinned(axis: Axis, stride: int) -> Axis:
     """Every k-th point of an axis."""
     if stride == 1:
         return axis
+    if stride >= axis.points:
+        raise ValueError(
+            f"thinned expects a stride that leaves two of the {axis.points} points of axis {axis.name}; got {axis.name}={stride}."
+        )
     if axis.periodic and axis.uniform:
         if axis.points % stride:
-            divisors = [k for k in range(2, axis.points + 1) if axis.points % k == 0]
+            divisors = [k for k in range(2, axis.points) if axis.points % k == 0]
             raise ValueError(
                 f"thinned expects a stride that divides the {axis.points} points of the periodic axis {axis.name}, so that they stay "
-                f"equally spaced; got {axis.name}={stride}. Take one of {', '.join(map(str, divisors[:8]))}."
+                f"equally spaced; got {axis.name}={stride}. Take one of {', '.join(map(str, divisors[:8])) or '1'}."
             )
         return Axis(axis.name, axis.points // stride, length=axis.extent, origin=axis.origin, periodic=True, unit=axis.unit)
     positions = axis.positions()[::stride]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from constraints import Constraint, Grid
 from pde_datasets.fields import Fields
+from pde_datasets.steps import in_runs
 
 
 class Problem(ABC):
@@ -104,8 +105,10 @@ class Problem(ABC):
         """Samples start .. start + count - 1 of a seed, float64, with their parameters and stated laws.
 
         Raises:
-            ValueError: fewer than one sample, or a negative start.
+            ValueError: fewer than one sample, or a negative start or seed.
         """
+        if seed < 0:
+            raise ValueError(f"draw expects a seed that is not negative; got {seed}.")
         if count < 1 or start < 0:
             raise ValueError(f"draw expects at least one sample from a start that is not negative; got {count} from {start}.")
         block = self.together * self.snapshots
@@ -113,6 +116,7 @@ class Problem(ABC):
         if self.together == 1:
             pieces = [self._trajectories(seed, first, last, device)]
         else:
+            in_runs(last - first)
             pieces = [self._trajectories(seed, i * self.together, (i + 1) * self.together, device) for i in range(first, last)]
         here = slice(start - first * block, start - first * block + count)
         parameters = {name: torch.cat([piece[1][name] for piece in pieces])[here] for name in pieces[0][1]}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -83,7 +85,7 @@ def produce(
             yield drawn
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
         waiting: deque[Future[Fields]] = deque()
         for start, count in tasks:
             waiting.append(pool.submit(_draw, problem, seed, start, count, str(device)))
@@ -99,6 +101,19 @@ def _tasks(first: int, last: int, size: int) -> Iterator[tuple[int, int]]:
         stop = min(last, (first // size + 1) * size)
         yield first, stop - first
         first = stop
+
+
+def _begin() -> None:
+    """Of a worker: one thread, and no life without the process it works for, whose death by a signal no queue tells."""
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _draw(problem: Problem, seed: int, start: int, count: int, device: str) -> Fields:

@@ -19,6 +19,7 @@ class _Count:
     told: Told
     done: int = 0
     expected: int | None = None
+    runs: int = 1
 
 
 _COUNT: ContextVar[_Count | None] = ContextVar("steps", default=None)
@@ -42,10 +43,17 @@ def listening(told: Told) -> Iterator[None]:
 
 
 def expect(steps: int) -> None:
-    """So many steps will be taken."""
+    """So many steps will be taken, in each run."""
     count = _COUNT.get()
     if count is not None:
-        count.expected = steps
+        count.expected = steps * count.runs
+
+
+def in_runs(runs: int) -> None:
+    """What is listened to is so many runs of a solver alike, one after the other: said before the first of them."""
+    count = _COUNT.get()
+    if count is not None:
+        count.runs = runs
 
 
 def took() -> None:

@@ -41,7 +41,7 @@ STOREYS = {
         "compatibility",
     ],
     "pde_datasets": [
-        "lazy", "mesh", "finite_elements", "fields", "problem", "random_fields", "steps", "solvers", "problems", "production",
+        "lazy", "mesh", "finite_elements", "fields", "steps", "problem", "random_fields", "solvers", "problems", "production",
         "mesh_store", "store",
         "loaders.files", "loaders.limits", "loaders.hdf5", "loaders.pt", "loaders.mat5", "loaders.mat", "loaders.npy", "loaders.glance",
         "loaders.views", "loaders.parts", "loaders.coordinates", "loaders.points", "loaders.sides", "loaders.seam", "loaders.text",

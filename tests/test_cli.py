@@ -1029,6 +1029,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "half a step": (f"{TRAIN} training.steps=2.5", "training.steps"),
     "a list of steps": (f"{TRAIN} training.steps=[2]", "training.steps"),
     "half a seed": (f"{TRAIN} training.seed=1.5", "training.seed"),
+    "a negative seed": (f"{TRAIN} training.seed=-1", "training.seed", "not negative"),
     "a seed too large": (f"{TRAIN} --seed 99999999999999999999", "seed"),
     "evaluate every 0": (f"{TRAIN} training.evaluate_every=0", "evaluate_every"),
     "checkpoint every 0": (f"{TRAIN} training.checkpoint_every=0", "checkpoint_every"),

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 import tracemalloc
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -150,6 +156,42 @@ def test_workers_make_the_same_file(call: Call) -> None:
     assert torch.equal(pde_datasets.open("one.h5").values, pde_datasets.open("two.h5").values)
 
 
+def _of_group(group: int) -> list[int]:
+    """Living processes of a process group."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # one that has ended meanwhile
+            state, _, of = entry.read_text().rpartition(")")[2].split()[:3]
+            found += [int(entry.parent.name)] if int(of) == group and state not in "ZX" else []
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+@pytest.mark.parametrize("working", [False, True], ids=["at their start", "at work"])
+def test_workers_end_with_the_process_they_work_for(working: bool) -> None:
+    """Even if it is killed and cannot tell them, whether they are still importing or drawing pieces that take minutes."""
+    command = "generate kolmogorov --count 256 --set points=256 snapshots=1 --workers 2 --out a.h5 --quiet"
+    parent = subprocess.Popen([sys.executable, "-m", "pcfm", *command.split()], start_new_session=True)
+    try:
+        patience = time.monotonic() + 60
+        while len(_of_group(parent.pid)) < 4 and time.monotonic() < patience:  # the parent, two workers, and who tracks their semaphores
+            time.sleep(0.05)
+        assert len(_of_group(parent.pid)) == 4
+        time.sleep(15 if working else 0.2)
+        assert parent.poll() is None
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        patience = time.monotonic() + (5 if working else 40)  # imports come first
+        while _of_group(parent.pid) and time.monotonic() < patience:
+            time.sleep(0.05)
+        assert not _of_group(parent.pid)
+    finally:
+        for process in _of_group(parent.pid):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+
 def test_a_killed_shard_resumes(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pde_datasets.production._MOST", 2)
     append, calls = store.Writer.append, []
@@ -176,6 +218,7 @@ def test_a_killed_shard_resumes(call: Call, monkeypatch: pytest.MonkeyPatch) -> 
         ("--shard 3", "expects i/n"),
         ("--shard 0/2", "from 1 to 2"),
         ("--workers 0", "--workers expects at least 1 process, which simulates by itself; got 0"),
+        ("--seed -1", "--seed expects a number that is not negative; got -1"),
         ("--count 0", "--count expects at least 1 sample; got 0"),
         ("--set diffusivity=[1,5] diffusivity=[2,3]", "each setting once; got diffusivity=[1,5] and diffusivity=[2,3]"),
         ("--set diffusivity=[5,1]", "diffusivity as a range [low,high] not below 0, the lower end first; got [5,1]"),
@@ -235,6 +278,13 @@ def test_pieces_are_listed_as_they_are_needed() -> None:
         ("channel --count 2 --set cells=8 times=3 duration=0.05", True),
         ("decaying-turbulence --count 2 --set points=16 times=3 duration=0.1", False),
         ("euler-1d --count 2 --set points=16 times=3", False),
+        ("gray-scott --count 2 --set points=16 times=3 interval=4 steps=4", True),
+        ("gray-scott --count 5 --set points=16 times=3 interval=4 steps=4", True),  # which are two companies
+        ("reaction-diffusion --count 2 --set points=16 times=3", True),
+        ("inviscid-burgers --count 2 --set points=16 times=32", True),
+        ("burgers --count 2 --set points=16 times=3", False),
+        ("allen-cahn --count 2 --set points=16 times=3", False),
+        ("schroedinger --count 2 --set points=64 times=3", False),
     ],
 )
 def test_progress_within_a_trajectory_is_told(command: str, foretold: bool, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +292,7 @@ def test_progress_within_a_trajectory_is_told(command: str, foretold: bool, call
     monkeypatch.setattr("pcfm.commands.common.PATIENCE", -1.0)
     ran = call(f"generate {command} --out a.h5")
     assert ran.status == 0
-    told = re.findall(r"^  0/2 samples  step (\d+)( of \d+)? of the next$", ran.err, re.MULTILINE)
+    told = re.findall(r"^  0/\d samples  step (\d+)( of \d+)? of the next$", ran.err, re.MULTILINE)
     assert [int(number) for number, _ in told] == list(range(1, len(told) + 1))
     assert len(told) >= 2
     assert {of for _, of in told} == {f" of {len(told)}" if foretold else ""}
@@ -454,7 +504,7 @@ def test_parts_are_cut_thinned_and_split(call: Call) -> None:
         ("--out a.h5 --thin x=3", "divides the 16 points of the periodic axis x, so that they stay equally spaced; got x=3"),
         ("--out a.h5 --thin x=2 x=4", "each name once; got 'x' twice"),
         ("--out heat.h5", "exists already"),
-        ("--out a.h5 --thin y=2", "along time, x"),
+        ("--out a.h5 --thin y=2", "out of time, x; there is no axis 'y'"),
         ("--out a.h5 --thin x=two", "AXIS=k"),
         ("--out a.h5 --split train=2", "at most one"),
         ("--out a.h5 --windows 9", "fit 8 times"),

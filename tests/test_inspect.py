@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from constraints import Axis, Grid, Poisson, Rate
 from pcfm.audit import audit
 from pcfm.findings import equation_of, holes, integrals, no_places, precision, rates, walls
 from pde_datasets import Fields, store
+from pde_datasets.loaders.columns import load
 from pde_datasets.loaders.pyro2_initial import initial_laws
 from pde_datasets.loaders.sides import equations, sides
 from pde_datasets.mesh import Mesh, on_mesh
+from pde_datasets.problems import KortewegDeVries
 from tests.commands import Call
 
 LINE = Grid(Axis("time", 4), Axis("x", 16, length=2 * math.pi, periodic=True))
@@ -43,7 +46,7 @@ def test_values_written_with_few_digits_obey_laws_as_well_as_these_do(digits: in
     written = torch.tensor([float(f"{v:.{digits - 1}e}") for v in u.flatten().tolist()], dtype=torch.float64).reshape(u.shape)
     found = precision(Fields(written, LINE, ("u",)))
     assert found.tolerance == pytest.approx(5 * 10.0**-digits)
-    assert found.reason == f"values are written with {digits} digits"
+    assert found.reason == f"values are rounded to {digits} decimal digits, however they are stored"
     assert (written - u).abs().max() <= found.tolerance * u.abs().max(), "which is what writing them cost"
     assert precision(Fields(u, LINE, ("u",))).tolerance == 1e-9
 
@@ -192,6 +195,45 @@ def test_an_equation_found_in_the_values_is_told_with_its_misfit(call: Call, tmp
     assert [row["law"] for row in audit(Fields(both, grid, ("u",)))[0]] == ["mass:channels=u"]
 
 
+def test_coefficients_are_told_as_well_as_they_are_known(call: Call, tmp_path: Path) -> None:
+    r"""Disturbed diffusion: $|r| = d\,|a|$ of one term, which may move by $\sqrt3\,\epsilon d$."""
+    grid = Grid(Axis("time", 65), Axis("x", 64, length=2 * math.pi, periodic=True))
+    time, x = grid.mesh()
+    d = 0.31830988618
+    u = torch.exp(-d * time) * torch.sin(x) + 0.4 * torch.exp(-9 * d * time) * torch.cos(3 * x)
+    u = u + 1e-3 * noise(65, 64)
+    store.write(tmp_path / "heat.h5", Fields(u[None, None], grid, ("u",)))
+    found = call(f"inspect {tmp_path / 'heat.h5'} --json").json()["equation"]
+    assert list(found["margin"]) == ["u_xx"]
+    margin, told = found["margin"]["u_xx"], float(found["text"].split()[2])
+    assert margin == pytest.approx(3**0.5 * found["misfit"] * d, rel=1e-2)
+    assert abs(told - d) <= margin < 0.02 * d
+    assert f"coefficients to within {margin:.0e} (u_xx)" in call(f"inspect {tmp_path / 'heat.h5'}").out
+
+
+def test_one_time_says_nothing_of_what_is_conserved(call: Call, tmp_path: Path) -> None:
+    grid = Grid(Axis("time", 1), Axis("x", 16, length=2 * math.pi, periodic=True))
+    about = {"equation": "u_t + u u_x = 0.1 u_xx"}
+    for laws in ((), ("mass", "energy-decay", "mass:value=0")):
+        u = noise(2, 1, 1, 16)
+        store.write(tmp_path / f"{len(laws)}.h5", Fields(u - u.mean(-1, keepdim=True), grid, ("u",), laws=laws, attributes=about))
+        ran = call(f"inspect {tmp_path / f'{len(laws)}.h5'} --json")
+        assert ran.status == 0
+        document = ran.json()
+        assert [(row["law"], row["holds"]) for row in document["laws"]] == [(law, True) for law in laws if "value" in law]
+        assert document["not_checked"] == [f"{law}: the file holds one time only" for law in laws if "value" not in law]
+
+
+def test_a_law_is_listed_once_whatever_it_is_called() -> None:
+    r"""$\int u^2$ and the Hamiltonian of Korteweg and de Vries, stated by the problem and following from the equation."""
+    problem = KortewegDeVries(points=128, times=6, nonlinearity=6.0, initial="cosine", length=20.0)
+    fields = problem.draw(1)
+    fields = replace(fields, attributes={**fields.attributes, "equation": "u_t + 6 u u_x + u_xxx = 0"})
+    assert [row["name"] for row in audit(fields)[0]] == ["mass (conserved)", "L2 energy (conserved)", "Hamiltonian (conserved)"]
+    other = replace(fields, attributes={**fields.attributes, "equation": "u_t + 5 u u_x + u_xxx = 0"})
+    assert len(audit(other)[0]) == 4, "another Hamiltonian is another law"
+
+
 def test_integrals_are_those_of_the_cells() -> None:
     grid = Grid(Axis("time", 3), Axis("x", 4, length=2.0, cells=True))
     u = torch.arange(24, dtype=torch.float64).reshape(2, 1, 3, 4)
@@ -214,6 +256,29 @@ def test_second_differences_have_their_eigenvalues(ends: str, wave: torch.Tensor
     assert law.residual(torch.stack([v, 1.01 * eigenvalue * v])[None]).abs().max() > 0.01
     other = Poisson(grid, ends="neumann" if ends == "dirichlet" else "dirichlet")
     assert other.residual(torch.stack([v, eigenvalue * v])[None]).abs().max() > 1
+
+
+def test_poisson_is_judged_beside_its_source() -> None:
+    """Second differences have terms of v / h^2, 1e5 times the source here: a share of those would let any source pass."""
+    grid = Grid(*(Axis(n, 64, length=0.01, origin=0.01 / 128, cells=True) for n in "xy"))
+    v = noise(1, 64, 64).cumsum(1).cumsum(2)
+    free = torch.stack([v, torch.zeros_like(v)], dim=1)
+    law = Poisson(grid)
+    f = law.residual(free).reshape(v.shape)
+
+    def row(factor: float, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
+        u = torch.stack([v, factor * f], dim=1).to(dtype)
+        (found,), _ = audit(Fields(u, grid, ("v", "f")), ("poisson:unknown=v,source=f",))
+        return found
+
+    assert row(1.0)["holds"]
+    changed = row(1.0001)
+    assert not changed["holds"]
+    assert changed["relative"] == pytest.approx(1e-4, rel=1e-3)
+    assert changed["scale"] == pytest.approx(1.0001 * float(f.abs().max()))
+    single = row(1.0, torch.float32)
+    assert single["holds"], "v is rounded to single precision, of which differences keep less"
+    assert not row(1.1, torch.float32)["holds"]
 
 
 def test_nodes_have_rows_inside_alone() -> None:
@@ -273,6 +338,21 @@ def test_energy_falls_at_its_dissipation_or_at_viscosity_times_enstrophy(times: 
     spent = Fields(torch.stack([energy, energy])[None], grid, ("E energy", "dissipation"))
     assert rates(spent) == ["rate:of=E energy,by=dissipation,factor=-1"]
     assert rates(replace(spent, channels=("kinetic energy", "internal energy"))) == []
+
+
+def test_digits_of_a_table_count_in_the_differences_of_its_columns(tmp_path: Path, call: Call) -> None:
+    r"""A parabola in twelve digits: 5e-12 over the step of 0.01 is more than 1e-9 of its rate; differences have no other error."""
+    time = np.arange(401) / 100
+    energy, rate = 1.0 + (4.0 - time) ** 2 / 700, (4.0 - time) / 350
+    for factor, holds in ((1.0, True), (1.0 + 1e-6, False)):
+        rows = "".join(f"{t:.12g} {e:.12g} {r:.12g}\n" for t, e, r in zip(time, energy, factor * rate, strict=True))
+        (tmp_path / "a.dat").write_text(f"# Time  Energy  Dissipation\n{rows}")
+        fields = load(tmp_path / "a.dat")
+        assert fields.attributes["written"]["Energy"] == [12, 11]
+        (row,), _ = audit(fields)
+        assert row["holds"] is holds
+        assert row["relative"] > row["tolerance"] == 1e-9
+        assert ("no more than rounded values leave" in call(f"inspect {tmp_path / 'a.dat'}").out) is holds
 
 
 # --- what loaders measure ----------------------------------------------------------------------------------------------------------

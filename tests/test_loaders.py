@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 import scipy.io
 import scipy.sparse
 import torch
+from scipy.io import netcdf_file
 
 from constraints import Grid
 from pde_datasets import loaders, store
@@ -522,6 +524,44 @@ def test_missing_folder_empty_and_unknown_format(tmp_path: Path) -> None:
         loaders.open(tmp_path / "empty.pt")
     with pytest.raises(ValueError, match=r"^'matlb' is not a format .* Did you mean 'matlab'\? `pcfm list formats`"):
         loaders.open(tmp_path / "empty.pt", "matlb")
+
+
+def test_what_is_neither_a_file_nor_a_folder_is_refused_unread(tmp_path: Path) -> None:
+    """Opening a pipe that no one writes to would wait for ever."""
+    os.mkfifo(tmp_path / "fifo.h5")
+    with pytest.raises(ValueError, match=r"fifo.h5' is a pipe, socket or device"):
+        loaders.open(tmp_path / "fifo.h5")
+
+
+def test_an_unfinished_run_is_named_where_its_file_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "run.h5.part").write_bytes(b"begun")
+    with pytest.raises(ValueError, match=r"none at '.*run.h5'. An unfinished run left run.h5.part there: repeat its command with --resume"):
+        loaders.open(tmp_path / "run.h5")
+
+
+@pytest.mark.parametrize("name", ["flow.h5", "table.csv", "field.npy"])
+def test_a_pointer_of_git_lfs_is_no_data(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{64 * 'a'}\nsize 12345\n")
+    with pytest.raises(ValueError, match=rf"Git LFS pointer, .* 12345 bytes. Fetch that: git lfs pull --include '\*{name}'"):
+        loaders.open(tmp_path / name)
+
+
+@pytest.mark.parametrize("unlimited", [False, True])
+def test_truncated_classic_netcdf(unlimited: bool, tmp_path: Path) -> None:
+    """Wherever it ends, in its header, among fixed arrays or records; scipy's own words, which are about NumPy, are not passed on."""
+    path = tmp_path / "flow.nc"
+    with netcdf_file(path, "w") as file:
+        for axis, points in (("time", None if unlimited else 4), ("x", 5)):
+            file.createDimension(axis, points)
+            file.createVariable(axis, "d", (axis,))[:] = np.arange(points or 4)
+        file.createVariable("u", "d", ("time", "x"))[:] = np.ones((4, 5))
+    content = path.read_bytes()
+    loaders.open(path)
+    for length in range(9, len(content) - 8, 7):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"^flow.nc: netcdf expects ") as caught:
+            loaders.open(path)
+        assert re.search(rf"truncated or damaged \(its {length} bytes and what its header says do not fit", str(caught.value)), caught.value
 
 
 FOREIGN = {

@@ -61,10 +61,12 @@ class Common:
         """Do the job with the threads asked for; the exit status.
 
         Raises:
-            ValueError: fewer than one thread.
+            ValueError: fewer than one thread, or a negative seed.
         """
         if self.threads < 1:
             raise ValueError(f"--threads expects at least 1; got {self.threads}.")
+        if self.seed < 0:
+            raise ValueError(f"--seed expects a number that is not negative; got {self.seed}.")
         os.environ["OMP_NUM_THREADS"] = str(self.threads)
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(self.threads)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from pde_datasets import Fields
     from pde_datasets.mesh import Mesh
 
+_EXACT = 1e-6
+"""Misfit of an equation up to which its coefficients are known to all digits that are shown."""
+
 
 @dataclass(kw_only=True)
 class Inspect(Common):
@@ -99,7 +102,12 @@ class Inspect(Common):
             "attributes": fields.attributes,
             "equation": None
             if equation is None
-            else {"text": str(equation.equation), "origin": "stated" if equation.misfit is None else "found", "misfit": equation.misfit},
+            else {
+                "text": str(equation.equation),
+                "origin": "stated" if equation.misfit is None else "found",
+                "misfit": equation.misfit,
+                "margin": equation.margin,
+            },
             "integrals": [] if self.law else integrals(fields),
             "tolerance": {"value": accuracy.tolerance, "reason": accuracy.reason},
             "lawless": fields.attributes.get("lawless"),
@@ -138,7 +146,8 @@ class Inspect(Common):
                 self.say(f"  {key:<11} {fields.attributes[key]}")
         if document["equation"] is not None and document["equation"]["origin"] == "found":
             found = document["equation"]
-            self.say(f"  equation    {found['text']}, found in the values: it leaves {found['misfit']:.0e} of their rate of change")
+            left = f"it leaves {found['misfit']:.0e} of their rate of change{_margins(found)}"
+            self.say(f"  equation    {found['text']}, found in the values: {left}")
         for row in document["integrals"]:
             ends = [_span(row["first"])] + ([_span(row["last"])] if row["last"] != row["first"] and fields.grid.has_time else [])
             self.say(f"  integral    {row['of']}: {' to '.join(ends)}")
@@ -181,10 +190,18 @@ def _other_reading(file: Path, format: str) -> list[dict[str, Any]]:
 def _shares(row: dict[str, Any]) -> str:
     """How large a violation is beside what it could be."""
     told = f"{row['relative']:.1e} of its scale"
+    if row["holds"] and row["relative"] > row["tolerance"]:
+        told += ", no more than rounded values leave"
     if row.get("gradient"):
         told += f"; rms {row['rms']:.2e}, {100 * row['rms'] / row['gradient']:.2g} % of the velocity gradient"
     kept, total = row["rows"]
     return told if kept == total else f"{told}, in {kept} of {total} rows that only valid values enter"
+
+
+def _margins(found: dict[str, Any]) -> str:
+    """How far off coefficients may be, where few of their digits are known."""
+    known = ", ".join(f"{margin:.0e} ({term})" for term, margin in found["margin"].items())
+    return f"; coefficients to within {known}" if found["misfit"] > _EXACT else ""
 
 
 def _span(ends: list[float]) -> str:
@@ -270,7 +287,7 @@ class Project(Common):
             "dtype": self.dtype,
             "tolerance": self.tolerance,
         }
-        stale = {"notes", "precision", "precision_reason"}  # of what was projected
+        stale = {"notes", "precision", "precision_reason", "written"}  # of what was projected
         lost = stale if "problem" in self.law and self.reference is None else {*stale, "problem_settings"}
         known = {key: value for key, value in fields.attributes.items() if key not in lost}
         attributes = {**known, "projected_on": list(self.law), "projected_from": self.file.name}

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from constraints import Axis, Grid
 from pde_datasets.fields import Fields
 from pde_datasets.loaders.points import Layout, layout
-from pde_datasets.loaders.text import beginning, is_row, names, said, table, width
+from pde_datasets.loaders.text import beginning, is_row, last_places, names, said, table, width
 
 _STEADY = 1e-3
 """Distance from equal spacing, over the spacing, that the digits of a table leave."""
@@ -65,13 +65,14 @@ def load(path: Path) -> Fields:
     line = _line(words, rows)
     if line is not None:
         at, axis, turned, reason = line
-        channels = tuple(word for i, word in enumerate(words) if i != at)
-        values = np.delete(rows, at, axis=1).T
+        kept = [i for i in range(count) if i != at]
+        values = rows[:, kept].T
         u, grid, mesh = values[:, ::-1] if turned else values, Grid(axis), None
     else:
         chosen, place = _space(path, words, rows)
-        channels = tuple(word for i, word in enumerate(words) if i not in chosen)
-        u, grid, mesh, reason = place.place(np.delete(rows, chosen, axis=1).T), place.grid, place.mesh, place.reason
+        kept = [i for i in range(count) if i not in chosen]
+        u, grid, mesh, reason = place.place(rows[:, kept].T), place.grid, place.mesh, place.reason
+    channels, places = tuple(words[i] for i in kept), last_places(text.lines)
     velocity = tuple(name for name in ("u", "v", "w") if name in channels)
     dimensions = len(grid.space_axes) if mesh is None else mesh.points.shape[-1]
     return Fields(
@@ -85,6 +86,7 @@ def load(path: Path) -> Fields:
             "path": path.name,
             **({"source": source} if (source := said(text.head[:above])) else {}),
             "notes": " ".join([*notes, reason]),
+            "written": {words[i]: list(places[i]) for i in kept},
         },
         mesh=mesh,
     )

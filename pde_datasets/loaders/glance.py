@@ -19,25 +19,45 @@ _MAGIC = (
     (b"\x80", "a Python pickle, which can run code and is never opened: write its tensors with torch.save"),
 )
 
+_LFS = b"version https://git-lfs.github.com/spec/"
+_POINTER = 1024
+"""Bytes that a Git LFS pointer has fewer than, by its specification."""
+
 
 def check_there(path: Path) -> None:
     """Refuse a path without anything to read.
 
     Raises:
-        ValueError: there is nothing, an empty file or folder, or a file that may not be read.
+        ValueError: there is nothing, or neither a file nor a folder; one that is empty, may not be read, or only stands for a file.
     """
     if not path.exists():
-        raise ValueError(f"open expects a file; there is none at '{path}'. Check the path.")
+        part = path.with_name(path.name + ".part")
+        way_out = (
+            f"An unfinished run left {part.name} there: repeat its command with --resume, or with --overwrite where it has no such flag."
+            if part.exists()
+            else "Check the path."
+        )
+        raise ValueError(f"open expects a file; there is none at '{path}'. {way_out}")
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(
+            f"open expects a file or folder; '{path}' is a pipe, socket or device, and fields are read in any order. Write them to a file."
+        )
     try:
         if path.is_dir():
-            empty = not any(path.iterdir())
+            start = b"a folder" if any(path.iterdir()) else b""
         else:
             with path.open("rb") as file:
-                empty = not file.read(1)
+                start = file.read(_POINTER)
     except OSError as error:
         raise ValueError(f"open expects a readable file; '{path}' is not: {error.strerror}.") from error
-    if empty:
+    if not start:
         raise ValueError(f"open expects a file with fields; '{path}' is empty. Fetch or write it again.")
+    if start.startswith(_LFS):
+        size = start.rpartition(b"size ")[2].strip().decode(errors="replace")
+        raise ValueError(
+            f"open expects a file with fields; '{path}' is a Git LFS pointer, which stands for a file of {size} bytes. Fetch that: "
+            f"git lfs pull --include '*{path.name}', in its repository."
+        )
 
 
 def check_safe(path: Path) -> None:

@@ -86,7 +86,8 @@ def _classic(path: Path) -> Dataset:
             del file
         except Exception as error:  # scipy checks nothing of what it reads, and stumbles in as many ways as bytes can be damaged
             traceback.clear_frames(error.__traceback__)
-            raise damaged(f"{path.name}: netcdf", "a whole file", error) from error
+            misfit = f"its {path.stat().st_size} bytes and what its header says do not fit together"
+            raise damaged(f"{path.name}: netcdf", "a whole file", misfit) from error
     variables = {name: Variable(dims, tuple(arrays[name].shape), arrays[name].dtype, told) for name, (dims, told) in described.items()}
     if any(len(variable.dims) != len(variable.shape) for variable in variables.values()):
         raise damaged(f"{path.name}: netcdf", "a whole file", "variables of another shape than their dimensions")

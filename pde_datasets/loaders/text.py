@@ -30,11 +30,13 @@ class Table(NamedTuple):
         head: the lines before the first row.
         rows: (n, columns).
         first: the first row as written.
+        lines: all rows as written.
     """
 
     head: list[str]
     rows: NDArray[np.float64]
     first: str
+    lines: list[str]
 
 
 def beginning(path: Path) -> list[str]:
@@ -85,7 +87,7 @@ def table(path: Path, speaker: str, lines: list[str] | None = None) -> Table:
     if start is None:
         raise ValueError(f"{path.name}: {speaker} expects rows of numbers; there are none. The file is truncated or of another kind.")
     rows = [line for line in lines[start:] if line.strip(" \t,;\x1a") and line.lstrip()[0] not in _COMMENT]
-    return Table(lines[:start], numbers(path, speaker, rows), rows[0])
+    return Table(lines[:start], numbers(path, speaker, rows), rows[0], rows)
 
 
 def numbers(path: Path, speaker: str, rows: list[str]) -> NDArray[np.float64]:
@@ -108,6 +110,24 @@ def numbers(path: Path, speaker: str, rows: list[str]) -> NDArray[np.float64]:
                 "truncated or damaged."
             ) from None
     return np.array(values, dtype=np.float64)
+
+
+def last_places(rows: list[str]) -> list[tuple[int, int]]:
+    """The most significant digits and the most decimals in each column of a table.
+
+    The last place of a value is the coarser of the two: programs write the same number of one or the other and leave zeros at the end out.
+
+    Example:
+        >>> last_places(["0.5 1.50E+00", "0.125 2.25E-03"])
+        [(3, 3), (3, 5)]
+    """
+    found = []
+    for words in zip(*(_words(row) for row in rows), strict=True):
+        parts = [re.split("[eEdD]", word.lstrip("+-")) for word in words]
+        digits = max(len(part[0].replace(".", "").lstrip("0")) for part in parts)
+        decimals = max(len(part[0].partition(".")[2]) - (int(part[1]) if len(part) > 1 else 0) for part in parts)
+        found.append((digits, decimals))
+    return found
 
 
 def _words(line: str) -> list[str]:

@@ -26,6 +26,7 @@ from constraints.calculus.spectral import dealiasing
 from pde_datasets.problem import Problem
 from pde_datasets.random_fields import wavenumber_magnitude
 from pde_datasets.solvers.exponential import ETDRK4
+from pde_datasets.steps import expect
 
 PATTERNS = {
     "gliders": (0.014, 0.054), "bubbles": (0.098, 0.057), "maze": (0.029, 0.057), "worms": (0.058, 0.065), "spirals": (0.018, 0.051),
@@ -126,6 +127,7 @@ class GrayScott(Problem):
             rates.append((feeding - removing).mean((1, 2)))  # of each of the four stages of each step, in order
             return mask * torch.fft.rfft2(torch.stack([feeding - conversion, conversion - removing], dim=1))
 
+        expect((self.times - 1) * self.steps)
         spectra = stepper.states(torch.fft.rfft2(initial) * mask, reaction, self.times, self.steps)
         u = torch.stack([torch.fft.irfft2(v, s=(self.points, self.points)) for v in spectra], dim=2)
         stages = torch.stack(rates, dim=1).unflatten(1, (self.times - 1, self.steps, 4))

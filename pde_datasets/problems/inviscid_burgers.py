@@ -31,6 +31,7 @@ from constraints import (
 from constraints.calculus.finite_volume import cell_balance, godunov
 from constraints.linear import RowSelection, WeightedSum
 from pde_datasets.problem import Problem, uniform
+from pde_datasets.steps import expect, took
 
 COURANT = {1: 1.0, 2: 0.5}
 """The largest Courant number, by order: up to it values stay between those of their neighbours."""
@@ -112,9 +113,11 @@ class InviscidBurgers(Problem):
         """Fields (N, 1, T, X) from initial data (N, X) and inflow values (N,)."""
         rate, dt = self.rate(), self.grid.axes[0].spacing
         states = [initial]
+        expect(self.times - 1)
         for _ in range(self.times - 1):
             u = states[-1] + dt * rate(states[-1])
             states.append(torch.cat([inflow[:, None], u[:, 1:-1], u[:, -2:-1]], dim=1))
+            took()
         return torch.stack(states, dim=1)[:, None]
 
     def rate(self) -> Callable[[Tensor], Tensor]:

@@ -27,6 +27,7 @@ from torch import Tensor
 from constraints import Axis, Bounds, Budget, Constraint, Grid, InitialCondition, Intersection, positivity
 from pde_datasets.problem import Problem, generator, uniform
 from pde_datasets.solvers.balance_laws import SteadyBudget
+from pde_datasets.steps import expect, took
 
 BOUNDARIES = ("flux", "periodic")
 
@@ -157,6 +158,7 @@ class ReactionDiffusion(Problem):
         half = reaction[:, None] * tau / 2
         diffusion = Diffusion(self.points, diffusivity, left, right, tau, periodic=self.boundary == "periodic")
         u, states, produced = initial, [initial], []
+        expect((self.times - 1) * self.steps)
         for _ in range(self.times - 1):
             added = torch.zeros_like(u)
             for _ in range(self.steps):
@@ -165,6 +167,7 @@ class ReactionDiffusion(Problem):
                 added = added + (before - u)
                 u = logistic(behind, half)
                 added = added + (u - behind)
+                took()
             states.append(u)
             produced.append(added.mean(1))
         return torch.stack(states, dim=1)[:, None], torch.stack(produced, dim=1)

@@ -32,6 +32,7 @@ from pde_datasets.solvers.periodic_flow import check_tolerance
 from pde_datasets.solvers.refined import halved
 from pde_datasets.solvers.resolution import warn_unresolved
 from pde_datasets.solvers.splitting import blanes_moan_4
+from pde_datasets.steps import took
 
 INITIAL = ("random", "sech")
 
@@ -127,6 +128,7 @@ class Schroedinger(Problem):
         def advance(h: Tensor, steps: int) -> Tensor:
             for _ in range(steps):
                 h = blanes_moan_4(h, interval / steps, kinetic, potential)
+                took()
             return h
 
         h, states = initial, [initial]

@@ -12,6 +12,8 @@ from copy import copy
 import torch
 from torch import Tensor
 
+from pde_datasets.steps import took
+
 COEFFICIENTS = ("full", "half", "stage", "first", "middle", "last")
 
 
@@ -71,6 +73,7 @@ class ETDRK4:
         for _ in range(count - 1):
             for _ in range(steps):
                 v = self.step(v, nonlinear)
+                took()
             yield v
 
     def step(self, v: Tensor, nonlinear: Callable[[Tensor], Tensor]) -> Tensor:

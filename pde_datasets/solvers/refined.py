@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pde_datasets.solvers.exponential import ETDRK4
+from pde_datasets.steps import took
 
 MOST = 2**14
 """Steps an interval past which a solver gives up: no step is short enough for states that are not finite."""
@@ -49,6 +50,7 @@ class RefinedETDRK4:
         for _ in range(steps):
             v, rate, estimate = stepper.attempt(v, rate, nonlinear)
             error = error + _size(estimate)
+            took()
         return refine(v, error, self.tolerance, steps, lambda where, more: self._advance(start[where], nonlinear, samples[where], more))
 
 
