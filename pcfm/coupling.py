@@ -126,6 +126,8 @@ class EntropicTransport(Coupling):
         Cuturi, Sinkhorn distances, NeurIPS 2013; plans by POT, Flamary et al., JMLR 22 (2021) 78.
     """
 
+    remedy: ClassVar[str] = "Raise coupling.regularisation."
+
     regularisation: float = 1.0
     conditioned: str = "refuse"
 
@@ -134,7 +136,8 @@ class EntropicTransport(Coupling):
 
     def plan(self, x0: Tensor, x1: Tensor) -> Tensor:
         """The plan, (n, m), of total mass 1, rows for x0."""
-        return _solved("sinkhorn", x0, x1, reg=self.regularisation, method="sinkhorn_log", numItermax=2_000, stopThr=1e-6)
+        options = {"method": "sinkhorn_log", "numItermax": 2_000, "stopThr": 1e-6}
+        return _solved("sinkhorn", x0, x1, self.remedy, reg=self.regularisation, **options)
 
     def __call__(self, x0: Tensor, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> Pairs:
         _alike(x0, x1)
@@ -175,9 +178,8 @@ class UnbalancedTransport(Coupling):
 
     def plan(self, x0: Tensor, x1: Tensor) -> Tensor:
         """The plan, (n, m), rows for x0."""
-        return _solved(
-            "sinkhorn_unbalanced", x0, x1, reg=self.regularisation, reg_m=self.marginals, method="sinkhorn_stabilized", numItermax=10_000
-        )
+        options = {"reg_m": self.marginals, "method": "sinkhorn_stabilized", "numItermax": 10_000}
+        return _solved("sinkhorn_unbalanced", x0, x1, EntropicTransport.remedy, reg=self.regularisation, **options)
 
     def __call__(self, x0: Tensor, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> Pairs:
         _alike(x0, x1)
@@ -192,6 +194,12 @@ class UnbalancedTransport(Coupling):
         chosen = torch.multinomial(plan, len(x1), replacement=True, generator=generator)
         row, column = (chosen // len(x1)).to(x0.device), (chosen % len(x1)).to(x1.device)
         return Pairs(x0[row], x1[column], None if condition is None else condition[column])
+
+
+class _PlanOfBridge(EntropicTransport):
+    """Of regularisation 2 sigma^2, which its settings name by sigma."""
+
+    remedy: ClassVar[str] = "Raise coupling.noise, of which it is twice the square, or set coupling.exact=true."
 
 
 @dataclass(frozen=True)
@@ -220,7 +228,7 @@ class SchroedingerBridge(Coupling):
         _check_plan("a Schrödinger bridge", self.conditioned, noise=self.noise)
 
     def __call__(self, x0: Tensor, x1: Tensor, condition: Tensor | None, generator: torch.Generator) -> Pairs:
-        transport = OptimalTransport(self.conditioned) if self.exact else EntropicTransport(2 * self.noise**2, self.conditioned)
+        transport = OptimalTransport(self.conditioned) if self.exact else _PlanOfBridge(2 * self.noise**2, self.conditioned)
         return transport(x0, x1, condition, generator)
 
 
@@ -264,8 +272,12 @@ def assignment(cost: Tensor) -> Tensor:
     return order.to(cost.device)
 
 
-def _solved(solver: str, x0: Tensor, x1: Tensor, **options: object) -> Tensor:
-    """A plan between equal weights by POT, on the CPU."""
+def _solved(solver: str, x0: Tensor, x1: Tensor, remedy: str, *, reg: float, **options: object) -> Tensor:
+    """A plan between equal weights by POT, on the CPU.
+
+    Raises:
+        ValueError: no POT, or no plan found; the remedy says what helps.
+    """
     try:
         import ot
     except ImportError as error:
@@ -276,12 +288,11 @@ def _solved(solver: str, x0: Tensor, x1: Tensor, **options: object) -> Tensor:
     n, m = cost.shape
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        plan: Tensor = torch.from_numpy(getattr(ot, solver)([1 / n] * n, [1 / m] * m, cost, **options))
+        plan: Tensor = torch.from_numpy(getattr(ot, solver)([1 / n] * n, [1 / m] * m, cost, reg, **options))
     if told or not bool(torch.isfinite(plan).all()):
-        reason = " ".join(str(told[0].message).split()) if told else "the plan is not finite"
         raise ValueError(
             f"plans of entropic and unbalanced transport expect a regularisation of the size of squared distances, up to {cost.max():.3g}; "
-            f"POT says: {reason[:120]} Raise coupling.regularisation."
+            f"with {reg:.3g} POT {'has not converged' if told else 'gives a plan that is not finite'}. {remedy}"
         )
     return plan
 

@@ -194,9 +194,13 @@ def log_likelihood(
         generator: of the probes.
         differentiable: whether the result has a graph, to parameters of the velocity and to x1.
 
+    Raises:
+        ValueError: fields of other channels or points than the source, or an unknown solver.
+
     Source:
         Chen et al., Neural ordinary differential equations, NeurIPS 2018; Grathwohl et al., FFJORD, ICLR 2019.
     """
+    _expect_fields_of(source, x1)
     made = _transported(velocity, x1, 1.0, 0.0, divergence, solver, steps, tolerance, generator, differentiable)
     x0, gained, error, calls = made
     return Likelihood(_base(path, source, x0) + gained, x0, error, calls)
@@ -219,9 +223,18 @@ def sample_likelihood(
 
     Arguments are those of `log_likelihood`.
     """
+    _expect_fields_of(source, x0)
     start = path.start(x0)
     x1, gained, error, calls = _transported(velocity, start, 0.0, 1.0, divergence, solver, steps, tolerance, generator, differentiable)
     return Likelihood(_base(path, source, start) - gained, x1, error, calls)
+
+
+def _expect_fields_of(source: Source, x: Tensor) -> None:
+    expected = (source.channels, *source.grid.shape)
+    if x.shape[1:] != expected:
+        raise ValueError(
+            f"a likelihood expects fields (B, C, *N) like those of the source, (B, {', '.join(map(str, expected))}); got {tuple(x.shape)}."
+        )
 
 
 def _transported(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from pcfm.schedule import Linear, Scales, Schedule, check
@@ -24,7 +25,11 @@ class Path(ABC):
 
     @abstractmethod
     def sample(self, x0: Tensor, x1: Tensor, t: Tensor) -> PathSample:
-        """The point at time t, () or (B,), between x0 and x1, and its velocity."""
+        """The point at time t, () or (B,), between x0 and x1, and its velocity.
+
+        Raises:
+            ValueError: a pair of two shapes, or times out of [0, 1] (looked at on the CPU, outside torch.func and torch.compile).
+        """
 
     @abstractmethod
     def endpoint(self, x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
@@ -56,6 +61,24 @@ def broadcast(t: Tensor, x: Tensor) -> Tensor:
     return t.reshape(t.shape + (1,) * (x.ndim - t.ndim)) if t.ndim else t
 
 
+_ROUNDING = 1e-6
+"""By how much times may leave [0, 1]: a few roundings in single precision."""
+
+
+def expect_flow_times(t: Tensor) -> None:
+    """Check that times are in [0, 1], where that costs no synchronisation with a device and the values are there to see.
+
+    Raises:
+        ValueError: they are not.
+    """
+    traced = torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+    if traced or t.device.type != "cpu":
+        return
+    within = (t >= -_ROUNDING) & (t <= 1 + _ROUNDING)  # False for NaN
+    if not bool(within.all()):
+        raise ValueError(f"a flow expects times in [0, 1], noise at 0 and data at 1; got {float(t[~within].flatten()[0]):g}.")
+
+
 @dataclass(frozen=True)
 class AffinePath(Path):
     r"""$x_t = \alpha_t x_1 + \sigma_t x_0$; with the default schedule the straight path of optimal transport.
@@ -78,6 +101,9 @@ class AffinePath(Path):
         return Scales(*(broadcast(scale, x) for scale in self.schedule(t)))
 
     def sample(self, x0: Tensor, x1: Tensor, t: Tensor) -> PathSample:
+        if x0.shape != x1.shape:
+            raise ValueError(f"a path expects a pair of one shape; got x0 {tuple(x0.shape)} and x1 {tuple(x1.shape)}.")
+        expect_flow_times(t)
         signal, noise, signal_rate, noise_rate = self.scales(t, x1)
         return PathSample(signal * x1 + noise * x0, signal_rate * x1 + noise_rate * x0)
 

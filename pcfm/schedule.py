@@ -20,6 +20,8 @@ from torch import Tensor
 _BISECTIONS = 60
 _MIXED = 0.1
 """Largest ratio of signal to noise at t = 0, and of noise to signal at t = 1, of a schedule that leads from noise to data."""
+_SCALED = 0.01
+"""Largest deviation of the signal at t = 1 from 1: of constant variance with noise of `_MIXED` it is 0.005."""
 
 
 class Scales(NamedTuple):
@@ -309,6 +311,11 @@ def check(schedule: Schedule) -> None:
         raise ValueError(
             f"a schedule expects to reach the data at t = 1; {name} holds noise of {float(scales.noise[-1]):g} beside a signal of "
             f"{float(scales.signal[-1]):g} there."
+        )
+    if abs(scales.signal[-1] - 1) > _SCALED:
+        raise ValueError(
+            f"a schedule expects a signal of 1 at t = 1, the data themselves; that of {name} is {float(scales.signal[-1]):g}. "
+            "Divide signal and noise by it."
         )
 
 

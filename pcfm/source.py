@@ -110,7 +110,7 @@ class SmoothNoise(Source):
         smoothness: $\nu$, one of 0.5, 1.5, 2.5.
 
     Raises:
-        ValueError: a length that is not positive or a smoothness without closed form.
+        ValueError: a length that is not positive, a smoothness without closed form, or a kernel that does not tell points apart.
 
     Source:
         Rasmussen & Williams, Gaussian Processes for Machine Learning (2006), section 4.2; Lindgren et al., JRSS B 73 (2011) 423.
@@ -125,6 +125,10 @@ class SmoothNoise(Source):
         self.length, self.smoothness = length, smoothness
         self._fourier_dims = tuple(grid.dim(axis.name) for axis in grid.axes if _fourier(axis))
         eigenvalues = self._eigenvalues()
+        if eigenvalues.numel() > 1:
+            # In closed form small ones are as exact as large ones; but where the mean has all variance, fields are constants.
+            mean, others = eigenvalues.flatten()[0], eigenvalues.flatten()[1:]
+            _expect_regular(others.amax(), mean, eigenvalues.numel())
         self._sum = float(eigenvalues.sum())
         self._spectrum = eigenvalues * (eigenvalues.numel() / self._sum)
         self._modes = {axis.name: _modes(self.kernel(axis)) for axis in grid.axes if not _fourier(axis)}
@@ -210,9 +214,13 @@ def _modes(matrix: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: it is singular to working precision.
     """
     values, vectors = torch.linalg.eigh(matrix)
-    if not bool(values[0] > len(values) * torch.finfo(values.dtype).eps * values[-1]):
+    _expect_regular(values[0], values[-1], len(values))
+    return values, vectors
+
+
+def _expect_regular(least: Tensor, most: Tensor, count: int) -> None:
+    if not bool(least > count * torch.finfo(least.dtype).eps * most):
         raise ValueError(
-            f"SmoothNoise expects a kernel that tells the points of an axis apart; its matrix is singular (eigenvalue {values[0]:.1e}). "
+            f"SmoothNoise expects a kernel that tells the points of an axis apart; its matrix is singular (eigenvalue {float(least):.1e}). "
             "Take a shorter length or a smaller smoothness."
         )
-    return values, vectors

@@ -16,6 +16,7 @@ import pcfm.coupling
 from constraints import Axis, Grid
 from pcfm.configuration import COUPLINGS, read_experiment
 from pcfm.coupling import (
+    Coupling,
     EntropicTransport,
     Independent,
     OptimalTransport,
@@ -175,6 +176,23 @@ def test_plans_name_the_extra_that_they_need(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
+    ("coupling", "message"),
+    [
+        (EntropicTransport(1e-3), r"with 0.001 POT has not converged. Raise coupling.regularisation.$"),
+        (SchroedingerBridge(0.02), r"with 0.0008 POT has not converged. Raise coupling.noise, .*coupling.exact=true.$"),
+    ],
+)
+def test_plans_that_are_not_found_say_which_setting_helps(coupling: Coupling, message: str) -> None:
+    """The helping settings do help."""
+    pytest.importorskip("ot")
+    x0, x1 = 5 * normal((32, 8), 16), 5 * normal((32, 8), 17)
+    with pytest.raises(ValueError, match=message):
+        coupling(x0, x1, None, generator())
+    for helped in (EntropicTransport(1e3), SchroedingerBridge(30.0), SchroedingerBridge(0.02, exact=True)):
+        assert helped(x0, x1, None, generator()).x0.shape == x0.shape
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: OptimalTransport("maybe"), "conditioned among"),
@@ -297,7 +315,7 @@ def test_training_with_every_coupling_is_reproducible_and_kept(kind: str, tmp_pa
     assert kept.independent == (kind == "independent")
     assert isinstance(kept.path, BridgePath) == (kind == "schroedinger-bridge")
     if kind != "independent":
-        with pytest.raises(ValueError, match="independent"):
+        with pytest.raises(ValueError, match="AffinePath" if kind == "schroedinger-bridge" else "independent"):
             pcfm.sample(kept, 2, method="sde", steps=2)
     assert torch.isfinite(pcfm.sample(kept, 2, steps=2).u).all()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -300,11 +302,21 @@ def test_units_and_bits() -> None:
         (lambda: HutchPlusPlus(2), "at least 3"),
         (lambda: log_likelihood(GaussianFlow(0.0, 1.0), AffinePath(), FOUR, normal((1, 1, 4), 18), solver="dopri"), "Did you mean 'dopri"),
         (lambda: SmoothNoise(Grid(Axis("x", 60)), 1, length=5.0, smoothness=2.5), "singular"),
+        (lambda: SmoothNoise(Grid(Axis("x", 32, periodic=True)), 1, length=1e4), "singular"),
+        (lambda: SmoothNoise(Grid(Axis("x", 32, periodic=True)), 1, length=math.inf), "singular"),
+        (lambda: SmoothNoise(Grid(Axis("x", 8, periodic=True), Axis("y", 8, periodic=True)), 1, length=1e4), "singular"),
     ],
 )
 def test_settings_without_a_meaning_are_refused(call: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("density", [log_likelihood, sample_likelihood])
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 1, 5), (2, 4), (2, 1, 4, 4)])
+def test_fields_of_another_space_than_the_source_have_no_density(density: Callable[..., object], shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"(B, 1, 4); got {shape}")):
+        density(GaussianFlow(0.0, 1.0), AffinePath(), FOUR, normal(shape, 19))
 
 
 def test_likelihood_of_a_model_on_the_command_line(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,8 @@ from pcfm.configuration import SCHEDULES, read_experiment
 from pcfm.methods import METHODS, SOLVERS, solver_on
 from pcfm.objective import TIME_LAWS, WEIGHTS, Beta, LogitNormal, Mode, Objective, Power, Shifted, TimeLaw, Uniform, time_law
 from pcfm.parametrisation import PREDICTIONS, MirroredVelocity, PredictedVelocity, RescheduledVelocity, convert
-from pcfm.path import AffinePath, BridgePath
-from pcfm.samplers import Unconstrained
+from pcfm.path import AffinePath, BridgePath, Path
+from pcfm.samplers import Euler, Heun, RungeKutta4, Sampler, Unconstrained
 from pcfm.schedule import (
     Cosine,
     Custom,
@@ -44,7 +44,7 @@ SHAPES: dict[str, Schedule] = {
     "linear signal": LinearSignal(),
     "variance preserving": VariancePreserving(),
     "variance exploding": VarianceExploding(),
-    "custom": Custom(lambda t: torch.sin(t) + t**2, lambda t: torch.exp(-3 * t) - math.exp(-3)),
+    "custom": Custom(lambda t: torch.sin(t) / (2 * math.sin(1)) + t**2 / 2, lambda t: torch.exp(-3 * t) - math.exp(-3)),
 }
 VARIANCE = 0.3
 
@@ -156,6 +156,8 @@ class Against(Module):
         (lambda: AffinePath(LinearSignal(floor=0.0)), "finite rate of the noise"),
         (lambda: AffinePath(VariancePreserving(floor=0.0)), "finite rate of the noise"),
         (lambda: AffinePath(Custom(lambda t: t / 2, lambda t: 1 - t / 2)), "expects to reach the data at t = 1"),
+        (lambda: AffinePath(Custom(lambda t: t / 2, lambda t: 1 - t)), "signal of 1 at t = 1.* is 0.5"),
+        (lambda: AffinePath(Custom(lambda t: 2 * t, lambda t: 1 - t)), "signal of 1 at t = 1.* is 2"),
         (lambda: AffinePath(Custom(lambda t: 0.5 + t, lambda t: 1.01 - t)), "expects noise at t = 0"),
         (lambda: AffinePath(Custom(lambda t: 1 - t, lambda t: t)), "does not at t = 0"),
         (lambda: AffinePath(Custom(lambda t: t - 0.1, lambda t: 1 - t)), "scales not negative"),
@@ -488,3 +490,46 @@ def test_pairs_and_times_that_do_not_fit_are_refused() -> None:
         flow_matching_loss(lambda x, t: x, AffinePath(), x, x[..., :3], at(0.5))
     with pytest.raises(ValueError, match=r"times in \[0, 1\]; got 1.5"):
         flow_matching_loss(lambda x, t: x, AffinePath(), x, x, at(1.5))
+
+
+@pytest.mark.parametrize("t", [1.5, -0.1, math.nan])
+@pytest.mark.parametrize("path", [AffinePath(), BridgePath()], ids=["affine", "bridge"])
+def test_a_path_refuses_times_and_pairs_that_it_does_not_join(path: Path, t: float) -> None:
+    x = normal((3, 1, 4), 22)
+    with pytest.raises(ValueError, match=rf"times in \[0, 1\].*got {t:g}"):
+        path.sample(x, x, at(t))
+    with pytest.raises(ValueError, match=rf"times in \[0, 1\].*got {t:g}"):
+        path.sample(x, x, torch.tensor([0.0, t, 1.0]))
+    with pytest.raises(ValueError, match=r"one shape; got x0 \(1, 1, 4\) and x1 \(3, 1, 4\)"):
+        path.sample(x[:1], x, at(0.5))
+
+
+def test_a_path_is_transformed_with_respect_to_times() -> None:
+    """Values under `torch.func` are not there to be looked at."""
+    x0, x1, t = normal((3, 1, 4), 23), normal((3, 1, 4), 24), torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
+    together = AffinePath().sample(x0, x1, t)
+    each = torch.func.vmap(AffinePath().sample)(x0, x1, t)
+    moved, rate = torch.func.jvp(lambda s: AffinePath().sample(x0, x1, s).x_t, (t,), (torch.ones_like(t),))
+    assert torch.equal(each.x_t, together.x_t)
+    assert torch.equal(moved, together.x_t)
+    assert torch.allclose(rate, x1 - x0)
+
+
+@pytest.mark.parametrize("rule", [Euler, Heun, RungeKutta4])
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (torch.linspace(0, 1.2, 5), r"times in \[0, 1\].*got 1.2"),
+        (torch.tensor([-0.5, 1.0]), r"times in \[0, 1\].*got -0.5"),
+        (torch.tensor([0.0, math.nan, 1.0]), r"times in \[0, 1\].*got nan"),
+        (torch.linspace(1, 0, 3), r"never decrease.*got \[1.0, 0.5, 0.0\]"),
+        (torch.tensor([0.0]), r"at least two times.*shape \(1,\)"),
+        (torch.tensor(0.5), r"at least two times.*shape \(\)"),
+    ],
+)
+def test_solvers_refuse_times_that_are_no_trajectory(rule: Callable[[GaussianFlow], Sampler], times: Tensor, message: str) -> None:
+    sampler, x = rule(GaussianFlow(0.0, 0.5)), torch.ones(2, 1, 3)
+    with pytest.raises(ValueError, match=message):
+        sampler(x, times)
+    with pytest.raises(ValueError, match=message):
+        next(sampler.iterate(x, times))

@@ -14,7 +14,7 @@ from torch import Tensor
 from constraints import Constraint, Intersection, ProjectionResult, project
 from constraints.newton import certified
 from pcfm.guard import NOBODY, Watch
-from pcfm.path import broadcast
+from pcfm.path import broadcast, expect_flow_times
 
 
 class Sample(NamedTuple):
@@ -73,6 +73,22 @@ def ended(projector: Projector, constraint: Constraint, x: Tensor, final: bool =
         return Sample(x, x, ProjectionResult(x, x.new_zeros(len(x), 0), none, none, free, 0, none, free.new_ones(len(x), 0), ()))
     law = exact[0] if len(exact) == 1 else Intersection(*exact)
     return projector.sample(law, x) if final else unprojected(law, x)
+
+
+def expect_steps(times: Tensor) -> None:
+    """Check the times of a trajectory.
+
+    Raises:
+        ValueError: less than two, or times that decrease or leave [0, 1].
+    """
+    if times.ndim != 1 or len(times) < 2:
+        raise ValueError(f"a sampler expects a row of at least two times, one step; got times of shape {tuple(times.shape)}.")
+    known = times.detach().cpu()
+    expect_flow_times(known)
+    if not bool((known.diff() >= 0).all()):
+        raise ValueError(
+            f"a sampler expects times that never decrease, from noise at 0 to data at 1; got {[round(v, 4) for v in known.tolist()]}."
+        )
 
 
 @dataclass
@@ -143,6 +159,7 @@ class Sampler(ABC):
 
     def iterate(self, x0: Tensor, times: Tensor) -> Iterator[Tensor]:
         """Every state, the first included."""
+        expect_steps(times)
         self.begin()
         x = self.first(x0)
         yield x
@@ -157,7 +174,11 @@ class Sampler(ABC):
             x0: draws from the source, (B, C, *N).
             times: increasing flow times, 0 to 1.
             watch: sees the state after each step but the last, and may mend it.
+
+        Raises:
+            ValueError: less than two times, or times that decrease or leave [0, 1].
         """
+        expect_steps(times)
         self.begin()
         x = self.first(x0)
         for t, s in pairwise(times[:-1]):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pcfm.guidance import Energy
-from pcfm.samplers.sampler import Sampler
+from pcfm.samplers.sampler import Sampler, expect_steps
 
 KEPT = 32
 """States kept at each level. N steps take N - 1 further forward steps up to KEPT, and N more for each further power of it."""
@@ -36,6 +36,7 @@ class Transport:
     start: Callable[[Tensor], Tensor] = lambda x0: x0
 
     def __post_init__(self) -> None:
+        expect_steps(self.times)
         if self.base.memory is not None:
             raise ValueError(f"gradients through a solver expect one without memory; {type(self.base).__name__} has one. Use heun.")
 
