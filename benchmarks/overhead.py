@@ -90,7 +90,8 @@ def outside(system: System, method: str, module: Timed, steps: int = STEPS) -> f
     drawn = pcfm.sample(flow, BATCH, law=law, method=method, steps=steps)
     total = time.process_time() - began
     if not drawn.converged.all():
-        print(f"{system.name}, {method}, {steps} steps: {int((~drawn.converged).sum())} of {BATCH} samples are not certified lawful and nearest", flush=True)
+        failed = int((~drawn.converged).sum())
+        print(f"{system.name}, {method}, {steps} steps: {failed} of {BATCH} samples are not certified lawful and nearest", flush=True)
     return (total - module.seconds) / steps
 
 
