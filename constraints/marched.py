@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from constraints.constraint import Constraint, Intersection, LinearConstraint
+from constraints.constraint import Constraint, Intersection, LinearConstraint, forget
 from constraints.implicit import Conditions, Order
 from constraints.linear.derivative import transforming
 from constraints.linear.structured import Selection
@@ -76,7 +76,7 @@ class MarchedSystem:
                 part = next(parts)
                 own = part if rest.rows is None else own.index_copy(1, rest.rows.nonzero()[:, 0], part)
             led = self.march.rows(i)
-            if led is not None:  # rows that lead take what is left for them below
+            if led is not None and rest is not None:  # rows that lead take what is left for them below
                 force = force + leaf.jacobian(v).adjoint(own * led.to(own))
                 own = own * (~led).to(own)
             elif _gives(leaf):
@@ -105,15 +105,19 @@ Solver = System | MarchedSystem
 
 
 def solver_of(constraint: Constraint) -> Solver:
-    """What solves for a constraint, kept with it."""
-    cached = constraint.__dict__.get("_projection_solver")
-    if cached is None:
+    """What solves for a constraint, kept with it as long as its buffers stay on one device."""
+    device = next((buffer.device for buffer in constraint.buffers()), torch.device("cpu"))
+    kept, solver = constraint.__dict__.get("_projection_solver", (device, None))
+    if kept != device:
+        forget(constraint)
+        solver = None
+    if solver is None:
         whole = system_of(constraint)
         march = _march(whole)
-        cached = whole if march is None else MarchedSystem(whole, march)
-        constraint.__dict__["_projection_solver"] = cached
-    assert isinstance(cached, Solver)
-    return cached
+        solver = whole if march is None else MarchedSystem(whole, march)
+        constraint.__dict__["_projection_solver"] = device, solver
+    assert isinstance(solver, Solver)
+    return solver
 
 
 def _march(whole: System) -> March | None:

@@ -73,7 +73,7 @@ class View:
         moments = [moment for sight in sights for moment in sight.moments]
         seen = torch.stack([sight.cells for sight in sights]).any(0)
         for moment in moments:
-            d = moment.quadratic.flatten()
+            d = moment.quadratic.flatten().to(free.device)
             seen = seen | (d != d.median())
         others = free & ~seen & bool(moments)
         self.mask = others[others.sum(1).argmax()]
@@ -83,9 +83,9 @@ class View:
         self.index = single.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :count]
         self.filled = single.gather(1, self.index)
         self.small = count <= _SINGLE
-        rows = [moment.linear.flatten() * self.mask for moment in moments]
+        rows = [moment.linear.flatten().to(free.device) * self.mask for moment in moments]
         self.rows = _orthonormal(torch.stack(rows)) if rows and bool(self.group.any()) else free.new_zeros(0, free.shape[1]).double()
-        self.radial = bool(self.group.any()) and any(bool(m.quadratic.flatten()[self.mask].any()) for m in moments)
+        self.radial = bool(self.group.any()) and any(bool(m.quadratic.flatten().to(free.device)[self.mask].any()) for m in moments)
         grouped = self.group[:, None].expand(-1, len(self.rows) + self.radial)
         self.present = torch.cat([self.filled, grouped], dim=1)
         self.points = self.present.shape[1]
@@ -136,14 +136,14 @@ class SeenQuadratic:
     """A quadratic sum in terms of what is seen."""
 
     def __init__(self, inner: Quadratic, view: View) -> None:
-        a, d = inner.linear.flatten(), inner.quadratic.flatten()
+        a, d = inner.linear.flatten().to(view.free.device), inner.quadratic.flatten().to(view.free.device)
         taken = view.filled.to(a)
         extra = [view.rows.to(a) @ a] + ([a.new_zeros(1)] if view.radial else [])
         common = torch.cat(extra).expand(len(view.index), -1) * view.group[:, None]
         square = float(d[view.mask][0]) if bool(view.group.any()) else 0.0
         self.linear = torch.cat([a[view.index] * taken, common], dim=1)
         self.quadratic = torch.cat([d[view.index] * taken, torch.full_like(common, square) * view.group[:, None]], dim=1)
-        self.inner, self.fixed, self.squares = inner, ~view.free, bool(self.quadratic.any())
+        self.inner, self.squares = inner, bool(self.quadratic.any())
         self.constant = torch.zeros(1, len(view.index), dtype=a.dtype, device=a.device)
 
     def data(self, given: Tensor) -> None:

@@ -189,3 +189,13 @@ def test_what_contradicts_the_steps_is_said() -> None:
     assert all(result.broken)
     assert torch.isfinite(result.u).all()
     assert (result.u - solved_for(law, normal((2, 1, 5, 8))).u).abs().max() < 1e-6
+
+
+def test_what_is_prepared_on_one_device_is_not_used_on_another() -> None:
+    first = normal((2, 1, 8), 1)
+    law = Intersection(InitialCondition(LOOP, first), EvolutionEquation(LOOP, diffusion, theta=0.0, radius=1))
+    solver = solver_of(law)
+    assert solver_of(law) is solver
+    law.__dict__["_projection_solver"] = torch.device("meta"), solver  # as if its buffers had been elsewhere
+    assert solver_of(law) is not solver
+    assert project(law, normal((2, 1, 5, 8))).converged.all()
